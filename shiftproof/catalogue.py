@@ -1,0 +1,131 @@
+"""The methods by name. An explicit dict, read lazily: nothing here imports torch."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import OptionError
+
+if TYPE_CHECKING:
+    from .methods.method import Method
+
+METHODS = {
+    "erm": "shiftproof.methods.erm:ERM",
+    "dann": "shiftproof.methods.dann:DANN",
+    "mldg": "shiftproof.methods.mldg:MLDG",
+    "group_dro": "shiftproof.methods.group_dro:GroupDRO",
+    "mean_teacher": "shiftproof.methods.mean_teacher:MeanTeacher",
+}
+
+TEST_TIME = {
+    "tent": "shiftproof.testtime.tent:tent",
+}
+
+
+def method(name: str) -> type[Method]:
+    """The class of a method."""
+    return _load(METHODS, name, "method")  # type: ignore[no-any-return]
+
+
+def test_time(name: str) -> Callable[..., Any]:
+    """A function from a trained method to a predictor that adapts."""
+    return _load(TEST_TIME, name, "test-time method")  # type: ignore[no-any-return]
+
+
+test_time.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's
+
+
+def choose(name: str, known: Iterable[str], kind: str) -> str:
+    """`name`, if it is known.
+
+    Raises:
+        OptionError: If not, with the nearest name.
+    """
+    known = list(known)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f'did you mean "{near[0]}"? ' if near else ""
+    raise OptionError(f'there is no {kind} "{name}"; {hint}known: {", ".join(known)}')
+
+
+def _load(table: dict[str, str], name: str, kind: str) -> Any:
+    module, attribute = table[choose(name, table, kind)].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a method: the signature is the schema."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+def options(target: Callable[..., Any]) -> list[Option]:
+    """The keyword-only arguments of a method's class or of a test-time function, with their docstring's words."""
+    words = argument_docs(inspect.getdoc(target) or "")
+    return [
+        Option(p.name, _type_name(p.annotation), p.default, words.get(p.name, ""))
+        for p in inspect.signature(target).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    ]
+
+
+def check_options(name: str, target: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """All options of a method: those given, checked by name and type, and the defaults.
+
+    Raises:
+        OptionError: For a name that the method does not have or a value of the wrong kind.
+    """
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    resolved = {o.name: o.default for o in options(target)}
+    for key, value in given.items():
+        choose(key, resolved, f"option of {name}")
+        resolved[key] = _converted(name, key, value, hints[key])
+    return resolved
+
+
+def _converted(name: str, key: str, value: Any, hint: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return choose(value, arguments, f"value of {name}.{key}")
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_converted(name, key, v, arguments[0]) for v in value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise OptionError(f"{name}.{key} expects {_type_name(hint)}, got {value!r} ({type(value).__name__})")
+
+
+def argument_docs(doc: str) -> dict[str, str]:
+    """The `Args:` section of a Google-style docstring, by argument."""
+    lines = doc.split("\n")
+    if "Args:" not in lines:
+        return {}
+    found: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in lines[lines.index("Args:") + 1 :]:
+        if line.startswith("    ") and not line.startswith("     ") and ":" in line:
+            name, _, rest = line.strip().partition(":")
+            current = found.setdefault(name, [rest.strip()])
+        elif line.startswith("     "):
+            current.append(line.strip())
+        elif line.strip():
+            break
+    return {name: " ".join(words) for name, words in found.items()}
+
+
+def _type_name(annotation: Any) -> str:
+    if isinstance(annotation, str):
+        return annotation
+    return getattr(annotation, "__name__", None) if isinstance(annotation, type) else str(annotation).replace("typing.", "")  # type: ignore[return-value]

@@ -1,0 +1,38 @@
+"""shiftproof evaluate: the same rows and report for any model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from . import options as o
+from .show import JSON
+
+
+def evaluate(
+    cohort: Path = o.COHORT,
+    model: Path = typer.Option(None, help="A model folder, or a TorchScript file (needs --plan)."),
+    predictions: Path = typer.Option(None, help="A folder of predicted label files, such as nnU-Net's output."),
+    plan: Path = typer.Option(None, help="plan.json with the preprocessing of a TorchScript model."),
+    values: str = typer.Option("indices", help='What predicted files hold: "indices" of classes, or the "cohort"\'s values.'),
+    out: Path = typer.Option(None, help="Folder for rows and report; evaluation beside the cohort by default."),
+    domain: str = o.DOMAIN,
+    tolerance_mm: float = typer.Option(2.0, help="Tolerance of the surface Dice."),
+    device: str = o.DEVICE,
+    json: bool = JSON,
+) -> None:
+    """Score a model or a folder of predictions on a labelled cohort, by domain."""
+    from ..data.cohort import Cohort
+    from ..evaluate import evaluate as run
+    from .outcome import print_evaluation
+    from .show import bar
+
+    table = o.table_of(cohort)
+    folder = out or table.parent / "evaluation"
+    with bar("scans") as update:
+        found = run(
+            Cohort.read(table, domain=domain), model=model, predictions=predictions, plan=plan, values=values,
+            out=folder, tolerance_mm=tolerance_mm, device=device, progress=update,
+        )  # fmt: skip
+    print_evaluation(found, folder, json=json)

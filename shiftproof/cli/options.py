@@ -1,0 +1,74 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..train import Trainer
+
+COHORT = typer.Argument(..., help="The cohort's table: CSV or Parquet.", show_default=False)
+DOMAIN = typer.Option("site", help="Column that names the domain.")
+STEPS = typer.Option(2000, help="Training steps.")
+SECONDS = typer.Option(None, help="Training budget in seconds; ends a run early. Such runs depend on the machine.")
+BATCH = typer.Option(8, help="Patches in a batch.")
+DEVICE = typer.Option("auto", help="cpu, cuda or auto.")
+PRECISION = typer.Option("float32", help="float32 or bf16.")
+RATE = typer.Option(1e-3, help="Learning rate.")
+AVERAGE = typer.Option("none", help="Average of the weights that is kept: none, ema or swa.")
+SELECTION = typer.Option("last", help='Weights that are kept: "last", "validation mean", "validation worst domain".')
+PATIENCE = typer.Option(None, help="Validations without a better one before training stops.")
+EVERY = typer.Option(250, help="Steps between validations.")
+DIMENSIONS = typer.Option(None, help="2 or 3; planned from the training domains by default.")
+SPACING = typer.Option(None, help="Voxel size in mm as 1,1,3; planned by default.")
+PATCH = typer.Option(None, help="Patch size in voxels as 64,64; planned by default.")
+
+
+def trainer(**given: Any) -> Trainer:
+    from ..train import Trainer
+
+    return Trainer(**given)
+
+
+def plan(dimensions: int | None, spacing: str | None, patch: str | None) -> dict[str, Any]:
+    """Overrides of the plan."""
+    found: dict[str, Any] = {}
+    if dimensions is not None:
+        found["dimensions"] = dimensions
+    if spacing:
+        found["spacing_mm"] = numbers(spacing, float, "--spacing")
+    if patch:
+        found["patch"] = numbers(patch, int, "--patch")
+    return found
+
+
+def numbers(text: str, kind: type, option: str) -> list[Any]:
+    from ..errors import OptionError
+
+    try:
+        return [kind(part) for part in text.replace("x", ",").split(",")]
+    except ValueError as error:
+        raise OptionError(f"{option} expects numbers with commas between them, got {text!r}") from error
+
+
+def table_of(cohort: Path) -> Path:
+    """A folder stands for the table in it."""
+    if cohort.is_dir():
+        for name in ("table.csv", "table.parquet"):
+            if (cohort / name).exists():
+                return cohort / name
+    return cohort
+
+
+def names(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+
+
+def held_out(text: str | None, domain: str) -> tuple[str, list[str] | None]:
+    """`C,D` or `site=C,D`: the latter names the domain column too."""
+    if text and "=" in text:
+        domain, _, text = text.partition("=")
+    return domain, names(text)

@@ -1,0 +1,25 @@
+"""What a study found, in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from .show import print_json, print_table
+
+
+def print_outcome(folder: Path, *, json: bool) -> None:
+    """The comparison as a table and in words, and where the page lies; or all of it as JSON."""
+    from ..report import summary, table
+
+    found = summary(folder)
+    if json:
+        print_json(found | {"report": str(folder / "report.html")})
+        return
+    title, columns, rows = table(found)
+    print_table(title, columns, rows)
+    typer.echo("")
+    for sentence in found["answer"]:
+        typer.echo(sentence)
+    typer.echo(f"\nreport: {folder / 'report.html'}")

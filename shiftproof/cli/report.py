@@ -1,0 +1,21 @@
+"""shiftproof report: one self-contained page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from .show import JSON
+
+
+def report(
+    study: Path = typer.Argument(..., help="Folder of a study.", show_default=False),
+    json: bool = JSON,
+) -> None:
+    """Write the report of a study again, from the rows that are there."""
+    from ..report import report as page
+    from .outcome import print_outcome
+
+    page(study)
+    print_outcome(study, json=json)

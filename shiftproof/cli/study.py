@@ -1,0 +1,83 @@
+"""shiftproof study: rows x held-out domains x seeds, resumable."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from . import options as o
+from .show import JSON
+
+
+def study(
+    cohort: Path = o.COHORT,
+    methods: str = typer.Option(
+        None,
+        help="Rows as METHOD[/PRESET][+target][+tent], with commas: erm/strong,dann,mldg/light,erm/light+tent.",
+    ),
+    recipes: Path = typer.Option(None, help="A TOML file with [[row]] tables: rows with options, loss, network."),
+    out: Path = typer.Option(None, help="Folder of the study; NAME-study beside the cohort by default."),
+    domain: str = o.DOMAIN,
+    hold_out: str = typer.Option(None, help="Domains to hold out in turn, C,D or site=C,D; all by default."),
+    seeds: int = typer.Option(3, help="Trainings of each row and held-out domain."),
+    steps: int = o.STEPS,
+    seconds: float = o.SECONDS,
+    batch: int = o.BATCH,
+    rate: float = o.RATE,
+    average: str = o.AVERAGE,
+    selection: str = o.SELECTION,
+    patience: int = o.PATIENCE,
+    validate_every: int = o.EVERY,
+    precision: str = o.PRECISION,
+    device: str = o.DEVICE,
+    dimensions: int = o.DIMENSIONS,
+    spacing: str = o.SPACING,
+    patch: str = o.PATCH,
+    tolerance_mm: float = typer.Option(2.0, help="Tolerance of the surface Dice."),
+    validation: float = typer.Option(0.2, help="Share of each training domain's subjects that is held back."),
+    fraction: float = typer.Option(1.0, help="Share of the remaining training subjects that is used."),
+    workers: int = typer.Option(None, help="Processes; the machine's cores by default."),
+    threads: int = typer.Option(1, help="Threads of each process; results are equal at an equal number."),
+    json: bool = JSON,
+) -> None:
+    """Compare methods on domains that training never saw; write a report.
+
+    Reference runs are added: source-only, pooled, and the target-supervised upper bound. The same command continues an
+    interrupted study and retries what failed.
+    """
+    from ..report import report as page
+    from ..study.declare import parse_rows
+    from ..study.run import study as run
+    from .outcome import print_outcome
+    from .show import grid, tell
+
+    table = o.table_of(cohort)
+    domain, held = o.held_out(hold_out, domain)
+    folder = out or table.parent / f"{table.parent.name or 'cohort'}-study"
+    trainer = o.trainer(
+        steps=steps, seconds=seconds, batch=batch, rate=rate, average=average, selection=selection,
+        patience=patience, validate_every=validate_every, precision=precision, device=device,
+    )  # fmt: skip
+    with grid() as progress:
+        run(
+            table,
+            parse_rows(methods, recipes),
+            folder,
+            domain=domain,
+            held_out=held,
+            seeds=seeds,
+            trainer=trainer,
+            plan=o.plan(dimensions, spacing, patch),
+            workers=workers,
+            threads=threads,
+            tolerance_mm=tolerance_mm,
+            validation=validation,
+            fraction=fraction,
+            command="shiftproof " + " ".join(sys.argv[1:]),
+            progress=progress,
+            tell=tell,
+        )
+    page(folder)
+    print_outcome(folder, json=json)

@@ -1,0 +1,201 @@
+"""Which subjects and which patches make a batch: a function of the seed and the step's number alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ..errors import OptionError, SplitError
+from .samples import Batch, Samples
+from .store import IGNORE, Case
+
+Batches = Literal["mixed", "balanced", "one domain"]
+
+
+def seeded(*numbers: int) -> np.random.Generator:
+    """Random numbers that depend on `numbers` and on nothing else."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(numbers)))
+
+
+def seed_of(*numbers: int) -> int:
+    """A 63-bit seed from `numbers`, for torch."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """How patches are cut.
+
+    Args:
+        size: Two numbers: slices of the last axis, cut to this size; three: blocks.
+        foreground: Share of patches with a voxel of a structure at their centre, structures drawn with equal
+            probability; the others are drawn from anywhere.
+    """
+
+    size: tuple[int, ...]
+    foreground: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.foreground <= 1:
+            raise OptionError(f"sampling.foreground is a share between 0 and 1, got {self.foreground}")
+
+
+@dataclass
+class Feed:
+    """Batches of patches, and read-only passes over whole subjects.
+
+    A batch depends on (seed, index, draw) only: nothing has to be saved to resume, and processes agree without
+    speaking. Over time each subject of a group is drawn equally often, without replacement within an epoch.
+
+    Args:
+        source: Labelled training cases.
+        domains: Training domains, sources first, then targets; `Samples.domain` counts along it.
+        patches: How patches are cut.
+        size: Samples in the source batch; the target batch and each stream have the same size.
+        target: Cases of the target domains, without labels.
+        streams: Further cases by name.
+        batches: See `Needs.batches`.
+        seed: Seed.
+
+    Raises:
+        SplitError: If there is no labelled case in a source domain, or a target case has a label.
+    """
+
+    source: list[Case]
+    domains: list[str]
+    patches: Patches
+    size: int = 8
+    target: list[Case] = field(default_factory=list)
+    streams: Mapping[str, list[Case]] = field(default_factory=dict)
+    batches: Batches = "mixed"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            raise SplitError("there is no training case; check the cohort's domains, labels and split column")
+        unlabelled = [c.subject for c in self.source if c.label is None]
+        if unlabelled:
+            raise SplitError(f"training cases without a label: {', '.join(unlabelled[:5])}; leave them out")
+        if any(c.label is not None for c in self.target):
+            raise SplitError("target cases must come without labels: use Cohort.without_labels()")
+        groups: dict[str, list[Case]] = {d: [] for d in self.domains}
+        for case in self.source:
+            if case.domain not in groups:
+                raise SplitError(f'domain "{case.domain}" is not a training domain ({", ".join(self.domains)})')
+            groups[case.domain].append(case)
+        self._by_domain = [cases for cases in groups.values() if cases]
+        if self.batches == "balanced" and self.size < len(self._by_domain):
+            raise OptionError(
+                f"a balanced batch of {self.size} cannot hold each of {len(self._by_domain)} domains; "
+                f"use a batch of at least {len(self._by_domain)}"
+            )
+
+    def batch(self, index: int, draw: int = 0) -> Batch:
+        """The batch of step `index`; `draw` counts further batches within the step."""
+        source = [self._patch(case, index, draw, 0, j) for j, case in enumerate(self._source_cases(index, draw))]
+        others = {name: cases for name, cases in {"": self.target, **self.streams}.items() if cases}
+        drawn = {}
+        for number, (name, cases) in enumerate(others.items(), start=1):
+            chosen = self._cycled(cases, index * self.size, self.size, number, draw)
+            drawn[name] = Samples.joined([self._patch(c, index, draw, number, j) for j, c in enumerate(chosen)])
+        target = drawn.pop("", None)
+        return Batch(Samples.joined(source), target, drawn)
+
+    def pass_over(self, cases: Sequence[Case]) -> Iterator[Samples]:
+        """Every case once, whole: its slices as a batch in 2D, the volume as a batch of one in 3D."""
+        for case in cases:
+            yield whole(case, len(self.patches.size), self.domains)
+
+    def _source_cases(self, index: int, draw: int) -> list[Case]:
+        if self.batches == "mixed":
+            return self._cycled(self.source, index * self.size, self.size, 0, draw)
+        groups = self._by_domain
+        if self.batches == "one domain":
+            # Domains take turns in an order that is drawn anew for each round.
+            turn = seeded(self.seed, 11, index // len(groups), draw).permutation(len(groups))[index % len(groups)]
+            return self._cycled(groups[turn], index // len(groups) * self.size, self.size, 100 + int(turn), draw)
+        chosen: list[Case] = []
+        share, rest = divmod(self.size, len(groups))
+        for g, cases in enumerate(groups):
+            # What is left over after equal shares goes around the domains, a step each.
+            extra = (g - index * rest) % len(groups) < rest
+            chosen += self._cycled(cases, index * (share + 1), share + extra, 100 + g, draw)
+        return chosen
+
+    def _cycled(self, cases: list[Case], first: int, number: int, stream: int, draw: int) -> list[Case]:
+        """Cases `first` to `first + number` of an endless series of shuffled epochs."""
+        chosen = []
+        for position in range(first, first + number):
+            epoch, place = divmod(position, len(cases))
+            order = seeded(self.seed, 7, stream, draw, epoch).permutation(len(cases))
+            chosen.append(cases[order[place]])
+        return chosen
+
+    def _patch(self, case: Case, index: int, draw: int, stream: int, place: int) -> Samples:
+        return cut(case, self.patches, self.domains, seeded(self.seed, 3, stream, draw, index, place))
+
+
+def cut(case: Case, patches: Patches, domains: Sequence[str], random: np.random.Generator) -> Samples:
+    """One patch of a case, a batch of one.
+
+    Where the case is smaller than the patch, the image is filled with 0 and the label says nothing ("ignore").
+    """
+    space = case.image.shape[1:]
+    flat = len(patches.size) == 2
+    size = (*patches.size, 1) if flat else patches.size
+    centre = None
+    if random.random() < patches.foreground:
+        known = [k for k, where in sorted(case.centres.items()) if k > 0 and len(where)]
+        if known:
+            where = case.centres[known[random.integers(len(known))]]
+            centre = where[random.integers(len(where))]
+    starts = []
+    for axis, (n, w) in enumerate(zip(space, size, strict=True)):
+        if n <= w:
+            starts.append(-((w - n) // 2))
+        elif centre is None:
+            starts.append(int(random.integers(n - w + 1)))
+        else:
+            starts.append(int(np.clip(centre[axis] - w // 2, 0, n - w)))
+    box = tuple(slice(max(s, 0), min(s + w, n)) for s, w, n in zip(starts, size, space, strict=True))
+    room = [(max(-s, 0), max(s + w - n, 0)) for s, w, n in zip(starts, size, space, strict=True)]
+
+    image = np.pad(np.asarray(case.image[(slice(None), *box)]), [(0, 0), *room])
+    label = None
+    if case.label is not None:
+        label = np.pad(np.asarray(case.label[box]), room, constant_values=IGNORE)
+        label = label[..., 0] if flat else label
+    return _samples(case, image[None, ..., 0] if flat else image[None], None if label is None else label[None], domains)
+
+
+def whole(case: Case, dimensions: int, domains: Sequence[str] = ()) -> Samples:
+    """A case as samples: its slices as a batch in 2D, the volume as a batch of one in 3D."""
+    image, label = np.asarray(case.image)[None], None if case.label is None else np.asarray(case.label)[None]
+    if dimensions == 2:
+        image = np.moveaxis(image[0], -1, 0)
+        label = None if label is None else np.moveaxis(label[0], -1, 0)
+    return _samples(case, image, label, domains)
+
+
+def _samples(case: Case, image: np.ndarray, label: np.ndarray | None, domains: Sequence[str]) -> Samples:
+    number = len(image)
+    domain = None
+    if case.domain in domains:
+        domain = torch.full((number,), list(domains).index(case.domain))
+    extra = {"present": torch.from_numpy(np.tile(case.present, (number, 1)))}
+    indices = None
+    if label is not None:
+        ignored = label == IGNORE
+        indices = torch.from_numpy(np.where(ignored, 0, label).astype(np.int64))
+        extra["ignore"] = torch.from_numpy(ignored)
+        extra["annotated"] = torch.from_numpy(np.tile(case.annotated, (number, 1)))
+        middle = tuple(n // 2 for n in label.shape[1:])
+        extra["centre"] = indices[(slice(None), *middle)]
+    image = np.ascontiguousarray(image, dtype=np.float32)
+    # A memory-mapped file is read-only; torch wants memory of its own.
+    image = image if image.flags.writeable else image.copy()
+    return Samples(torch.from_numpy(image), indices, domain, [case.subject] * number, extra)

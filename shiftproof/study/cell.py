@@ -1,0 +1,214 @@
+"""One job of a study: train once, then score every row that shares the training."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.cohort import Cohort
+from ..data.plan import Plan
+from ..data.splits import Split, hold_out, within
+from ..errors import ShiftproofError
+from ..files import replacing, write_json
+from ..recipe import Recipe
+from .declare import Declaration
+
+SPLIT_SEED = 0
+"""The division into subjects is the same for every row and every seed: seeds vary training, not the question."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training run with the rows that are scored from it.
+
+    Args:
+        key: Name of the run's folder.
+        rows: Names of rows with the same training.
+        held_out: Domain.
+        seed: Seed of training.
+        steps: Steps of training, for the progress display.
+    """
+
+    key: str
+    rows: tuple[str, ...]
+    held_out: str
+    seed: int
+    steps: int
+
+    def cells(self, folder: Path) -> dict[str, Path]:
+        return {row: folder / "cells" / slug(row) / slug(self.held_out) / str(self.seed) for row in self.rows}
+
+    def done(self, folder: Path) -> bool:
+        return all(status(cell) == "done" for cell in self.cells(folder).values())
+
+
+def jobs(study: Declaration) -> list[Job]:
+    """All jobs, rows with the same training together; cheap references first is not needed, order is by seed."""
+    found = []
+    for seed in study.seeds:
+        for held_out in study.held_out:
+            by_key: dict[str, list[Recipe]] = {}
+            for row in study.rows:
+                by_key.setdefault(row.training_key(), []).append(row)
+            for key, rows in by_key.items():
+                steps = int(rows[0].training.get("steps", study.budget["steps"]))
+                name = f"{slug(rows[0].name)}-{key}-{slug(held_out)}-{seed}"
+                found.append(Job(name, tuple(r.name for r in rows), held_out, seed, steps))
+    return found
+
+
+def divide(study: Declaration, cohort: Cohort, held_out: str) -> Split:
+    return hold_out(
+        cohort, held_out, validation=study.validation, fraction=study.fraction, seed=SPLIT_SEED
+    )
+
+
+def side_of(row: Recipe, split: Split, study: Declaration) -> Split:
+    """The reference "target-supervised" trains on the held-out domain's other half; all others on the sources."""
+    if row.role != "target-supervised":
+        return split
+    return within(split, validation=study.validation, seed=SPLIT_SEED)
+
+
+def status(cell: Path) -> str:
+    """ "done", "failed" or "open"."""
+    try:
+        found = json.loads((cell / "cell.json").read_text(encoding="utf-8"))
+        return str(found.get("status", "open"))
+    except (OSError, json.JSONDecodeError, AttributeError):
+        return "open"
+
+
+def run_job(folder: Path, job: Job, parent: int | None = None) -> None:
+    """Train and score, in a process of its own; whatever fails is written down and does not stop the others."""
+    import torch
+
+    if parent is not None:
+        _leave_with(parent)
+    study = Declaration.load(folder)
+    torch.set_num_threads(study.threads)
+    with locked(folder / "runs" / f"{job.key}.lock"):
+        try:
+            _train_and_score(folder, study, job)
+        except Exception as error:
+            known = isinstance(error, ShiftproofError)
+            words = str(error) if known else f"{type(error).__name__}: {error}"
+            fail(folder, job, words, None if known else traceback.format_exc())
+
+
+def fail(folder: Path, job: Job, words: str, details: str | None = None) -> None:
+    for row, cell in job.cells(folder).items():
+        if status(cell) != "done":
+            facts = {"status": "failed", "row": row, "held_out": job.held_out, "seed": job.seed, "error": words}
+            write_json(cell / "cell.json", facts | ({"traceback": details} if details else {}))
+
+
+def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
+    from ..data.store import Store
+    from ..deploy.model import load_model
+    from ..experiment import prepare
+    from ..train import Trainer
+
+    cohort = Cohort.read(Path(study.cohort), domain=study.domain_column)
+    split = divide(study, cohort, job.held_out)
+    plan = Plan.load(folder / "plans" / f"{slug(job.held_out)}.json")
+    run_folder = folder / "runs" / job.key
+    first = study.row(job.rows[0])
+    trainer = Trainer(**{**study.budget, "seed": job.seed})
+    experiment = prepare(first, side_of(first, split, study), plan, trainer, Store(folder / "store"))
+    run = experiment.train(run_folder)
+    model = load_model(run_folder / "model", device=trainer.device)
+    parameters = sum(p.numel() for p in experiment.method().network.parameters())
+
+    for row, cell in job.cells(folder).items():
+        if status(cell) == "done":
+            continue
+        started = time.monotonic()
+        model = model.with_recipe(study.row(row))
+        rows = score(model, split.test, cell / "predictions", study.tolerance_mm)
+        rows.insert(0, "row", row)
+        rows.insert(1, "held_out", job.held_out)
+        rows.insert(2, "seed", job.seed)
+        with replacing(cell / "rows.csv") as path:
+            rows.to_csv(path, index=False)
+        # Written last: a cell is done when this says so.
+        write_json(
+            cell / "cell.json",
+            {
+                "status": "done",
+                "row": row,
+                "held_out": job.held_out,
+                "seed": job.seed,
+                "seconds": round(run.seconds, 3),
+                "scoring_seconds": round(time.monotonic() - started, 3),
+                "steps": run.steps,
+                "selected_step": run.selected,
+                "validation": run.validation,
+                "parameters": parameters,
+                "run": f"runs/{job.key}",
+            },
+        )
+
+
+def score(model: Any, test: Cohort, predictions: Path, tolerance_mm: float) -> Any:
+    """Rows of the held-out subjects; the predicted label files are kept for the report."""
+    import SimpleITK as sitk
+
+    from ..data.cohort import Row
+    from ..data.images import write_image
+    from ..deploy.predictor import label_of
+    from ..evaluate import rows_of
+
+    def predicted(row: Row) -> sitk.Image:
+        image = label_of(model, row.images)
+        write_image(image, predictions / f"{slug(row.subject)}.nii.gz")
+        return image
+
+    return rows_of(predicted, test, tolerance_mm=tolerance_mm)
+
+
+def slug(text: str) -> str:
+    """A name that is safe as a file's; different names stay different."""
+    import hashlib
+    import re
+
+    clean = re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip(".")
+    return clean if clean == text else f"{clean}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time; the lock falls with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        try:
+            import fcntl
+        except ImportError:  # not on this system: two studies in one folder are then the user's own care
+            yield
+            return
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _leave_with(parent: int) -> None:
+    """Ends this process soon after the study's own: an orphan would write beside a resumed study."""
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(parent, 0)
+            except ProcessLookupError:
+                os._exit(1)
+            except PermissionError:
+                return
+            time.sleep(0.5)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,172 @@
+"""What a study is, written down before its first run: rows, held-out domains, seeds, references, budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..catalogue import TEST_TIME, choose
+from ..errors import OptionError, RunError
+from ..files import write_json
+from ..recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """Everything that a study's numbers depend on; the content of `study.json`.
+
+    Args:
+        name: Shown in the report.
+        cohort: Path of the table.
+        cohort_hash: Of its content: table, label map and files.
+        domain_column: Column that names the domain.
+        domains: All domains.
+        held_out: Domains that are held out in turn.
+        seeds: Seeds of training; the division into subjects is the same for all.
+        rows: Recipes, references included.
+        references: "source-only": a row's name; "pooled" and "target-supervised": by row, the reference's name.
+        budget: Settings of the trainer.
+        plan: Overrides of the plan: dimensions, spacing_mm, patch.
+        tolerance_mm: Of the surface Dice.
+        validation: Share of training subjects held back.
+        fraction: Share of the remaining training subjects used.
+        threads: Torch threads of each process; results are bit-equal at an equal number only.
+        versions: Of the packages.
+        command: How to run it again.
+    """
+
+    name: str
+    cohort: str
+    cohort_hash: str
+    domain_column: str
+    domains: list[str]
+    held_out: list[str]
+    seeds: list[int]
+    rows: list[Recipe]
+    references: dict[str, Any]
+    budget: dict[str, Any]
+    plan: dict[str, Any] = field(default_factory=dict)
+    tolerance_mm: float = 2.0
+    validation: float = 0.2
+    fraction: float = 1.0
+    threads: int = 1
+    selection: str = "mean validation score of held-back subjects of the training domains"
+    primary: str = "dice"
+    versions: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+
+    def row(self, name: str) -> Recipe:
+        by_name = {r.name: r for r in self.rows}
+        return by_name[choose(name, by_name, "row of the study")]
+
+    def save(self, folder: Path) -> None:
+        table = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        write_json(folder / "study.json", table | {"rows": [r.as_dict() for r in self.rows]})
+
+    @classmethod
+    def load(cls, folder: Path) -> Declaration:
+        """Raises RunError where `folder` is not a study."""
+        path = folder / "study.json"
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+            rows = [Recipe.from_dict(r) for r in table.pop("rows")]
+            return cls(rows=rows, **table)
+        except FileNotFoundError as error:
+            raise RunError(f"{folder} is not a study: it has no study.json; make one with `shiftproof study`") from error
+        except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+            raise RunError(f"{path} is not a valid study ({error}); restore it, or start in a new folder") from error
+
+    def compare(self, other: Declaration) -> None:
+        """A folder belongs to one study. What does not change the numbers may differ."""
+        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        free = {"command", "versions", "name", "cohort"}
+        # Compared as JSON, since one of the two was read from it.
+        changed = [
+            k for k in ours if k not in free and json.dumps(ours[k], sort_keys=True) != json.dumps(theirs[k], sort_keys=True)
+        ]
+        if changed:
+            raise RunError(
+                f"the folder holds a study that differs in {', '.join(changed)}; "
+                "repeat the command that began it to continue, or choose another --out"
+            )
+
+
+def with_references(rows: Sequence[Recipe]) -> tuple[list[Recipe], dict[str, Any]]:
+    """The rows and the reference runs that they are read against.
+
+    Source-only: `erm` without augmentation. Pooled: `erm` with the row's own transforms, loss and network.
+    Target-supervised: as pooled, trained on a fixed half of the held-out domain. A reference that a row
+    already is, is not run twice.
+
+    Raises:
+        OptionError: For two rows of one name.
+    """
+    names = [r.name for r in rows]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise OptionError(f"rows need unique names; {', '.join(twice)} came twice")
+    every = list(rows)
+
+    def add(recipe: Recipe) -> str:
+        for known in every:
+            same = known.training_key() == recipe.training_key() and known.test_time == recipe.test_time
+            if same and (known.role == "target-supervised") == (recipe.role == "target-supervised"):
+                return known.name
+        # Rows that differ in loss or network have references of their own.
+        taken = {r.name for r in every}
+        names = [recipe.name, *(f"{recipe.name} {n}" for n in range(2, len(every) + 3))]
+        every.append(dataclasses.replace(recipe, name=next(n for n in names if n not in taken)))
+        return every[-1].name
+
+    source_only = add(Recipe("source-only", transforms="none", role="source-only"))
+    pooled, bound = {}, {}
+    for row in rows:
+        if row.name == source_only:
+            continue
+        plain = dataclasses.replace(
+            row, method="erm", options={}, target=False, test_time=None, test_time_options={}, role="row"
+        )
+        pooled[row.name] = add(dataclasses.replace(plain, name=f"pooled/{row.transforms}", sampling=_patches(row)))
+        bound[row.name] = add(
+            dataclasses.replace(
+                plain, name=f"target-supervised/{row.transforms}", sampling=_patches(row), role="target-supervised"
+            )
+        )
+    return every, {"source-only": source_only, "pooled": pooled, "target-supervised": bound}
+
+
+def _patches(row: Recipe) -> dict[str, Any]:
+    """Of the sampling, what is not tied to the method."""
+    return {k: v for k, v in row.sampling.items() if k != "batches"}
+
+
+def parse_rows(methods: str | None, recipes: Path | None) -> list[Recipe]:
+    """Rows from the command line's short form, from a TOML file with [[row]] tables, or both."""
+    import tomllib
+
+    rows: list[Recipe] = []
+    if recipes is not None:
+        try:
+            table = tomllib.loads(recipes.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise OptionError(f"there is no file {recipes}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise OptionError(f"{recipes} is not valid TOML: {error}") from error
+        for key in table:
+            choose(key, ["row"], f"table of {recipes.name}")
+        given = table.get("row", [])
+        if not isinstance(given, list) or not all(isinstance(r, dict) for r in given):
+            raise OptionError(f"{recipes} must give its rows as [[row]] tables")
+        rows += [Recipe.from_dict(r) for r in given]
+    if methods:
+        rows += [Recipe.parsed(text) for text in methods.split(",") if text.strip()]
+    if not rows:
+        raise OptionError(
+            "a study needs at least one row: --methods erm/light,dann or --recipes rows.toml; "
+            f"adaptation at prediction: {', '.join(TEST_TIME)}"
+        )
+    return rows

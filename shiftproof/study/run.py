@@ -1,0 +1,259 @@
+"""A study from a cohort to its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.cohort import Cohort
+from ..data.plan import Plan, make_plan
+from ..data.sampling import seed_of
+from ..data.store import Store
+from ..errors import RunError, SplitError
+from ..experiment import Experiment, prepare
+from ..files import replacing, write_json
+from ..recipe import Recipe
+from ..steps import SCHEDULES, RunningStep
+from ..train import Trainer, device_of, movers, phase_at
+from ..versions import versions
+from .cell import Job, divide, jobs, side_of, slug, status
+from .declare import Declaration, with_references
+from .grid import GridProgress, run_grid
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study will cost on this machine, from a few measured steps of each kind of row.
+
+    Args:
+        seconds: Until the end, with the given number of workers.
+        by_row: Seconds of one training by row.
+        runs: Trainings that remain.
+    """
+
+    seconds: float
+    by_row: dict[str, float]
+    runs: int
+
+
+def study(
+    cohort: Path,
+    rows: Sequence[Recipe],
+    out: Path,
+    *,
+    domain: str = "site",
+    held_out: Sequence[str] | None = None,
+    seeds: int | Sequence[int] = 3,
+    trainer: Trainer | None = None,
+    plan: dict[str, Any] | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    tolerance_mm: float = 2.0,
+    validation: float = 0.2,
+    fraction: float = 1.0,
+    name: str | None = None,
+    command: str = "",
+    progress: Callable[[GridProgress], None] | None = None,
+    tell: Callable[[str], None] = lambda words: None,
+    estimate: bool = True,
+) -> Path:
+    """Rows x held-out domains x seeds, with the reference runs, resumable; returns the study's folder.
+
+    Each held-out domain is out of everything for its rows: the plan, training, validation and selection. What is
+    complete in `out` is kept; what failed is tried again.
+
+    Args:
+        cohort: Path of the table.
+        rows: Recipes; references are added.
+        out: Folder of the study.
+        domain: Column that names the domain.
+        held_out: Domains to hold out in turn; all by default.
+        seeds: A number, or the seeds themselves.
+        trainer: Budget; its seed is replaced.
+        plan: Overrides of the plan: dimensions, spacing_mm, patch.
+        workers: Processes; the machine's cores by default, 1 on a GPU.
+        threads: Torch threads of each process.
+        progress: Called a few times a second while jobs run.
+        tell: Called with a line on what is going on.
+        estimate: Whether a few steps are timed first, to tell how long it will take.
+
+    Raises:
+        RunError: If `out` holds another study.
+        SplitError: For domains that cannot be held out.
+    """
+    table = Cohort.read(cohort, domain=domain)
+    chosen = list(held_out) if held_out else table.domains
+    missing = [d for d in chosen if d not in table.domains]
+    if missing or len(table.domains) < 2:
+        raise SplitError(
+            f"cannot hold out {', '.join(missing or table.domains)}: "
+            f"column {domain} has the domains {', '.join(table.domains)}, and at least one must be left to train on"
+        )
+    every, references = with_references(rows)
+    trainer = trainer or Trainer()
+    budget = {k: v for k, v in dataclasses.asdict(trainer).items() if k != "seed"}
+    declared = Declaration(
+        name=name or out.name,
+        cohort=os.fspath(Path(cohort).resolve()),
+        cohort_hash=table.hash(),
+        domain_column=domain,
+        domains=table.domains,
+        held_out=chosen,
+        seeds=list(range(seeds)) if isinstance(seeds, int) else list(seeds),
+        rows=every,
+        references=references,
+        budget=budget,
+        plan=plan or {},
+        tolerance_mm=tolerance_mm,
+        validation=validation,
+        fraction=fraction,
+        threads=threads,
+        versions=versions(),
+        command=command,
+    )
+    if (out / "study.json").exists():
+        declared.compare(Declaration.load(out))
+        tell(f"continuing the study in {out}")
+    else:
+        declared.save(out)
+    number = workers or (1 if device_of(trainer.device) == "cuda" else max(1, (os.cpu_count() or 1) // threads))
+    preprocess(declared, table, out, workers=number, tell=tell)
+    todo = jobs(declared)
+    if estimate and not all(job.done(out) for job in todo):
+        cost = estimated(declared, table, out, [j for j in todo if not j.done(out)], number)
+        tell(f"{cost.runs} trainings on {number} processes, about {words_of(cost.seconds)}")
+        write_json(out / "estimate.json", dataclasses.asdict(cost))
+    run_grid(out, todo, workers=number, progress=progress)
+    gather(out, declared)
+    return out
+
+
+def preprocess(
+    declared: Declaration, cohort: Cohort, out: Path, *, workers: int, tell: Callable[[str], None]
+) -> None:
+    """A plan for each held-out domain, and every case that its rows read."""
+    store = Store(out / "store")
+    tested = []
+    for held in declared.held_out:
+        split = divide(declared, cohort, held)
+        path = out / "plans" / f"{slug(held)}.json"
+        if not path.exists():
+            plan = make_plan(split.train, **declared.plan)
+            plan.save(path)
+        plan = Plan.load(path)
+        sides = [split.train, split.validation]
+        if any(r.target for r in declared.rows) and split.target is not None:
+            sides.append(split.target)
+        if any(r.role == "target-supervised" for r in declared.rows):
+            inner = side_of(next(r for r in declared.rows if r.role == "target-supervised"), split, declared)
+            sides += [inner.train, inner.validation]
+        started = time.monotonic()
+        number = sum(len(store.prepare(side, plan, workers=workers)) for side in sides)
+        tell(f"held out {held}: {number} scans ready in {words_of(time.monotonic() - started)}")
+        tested += [(held, row) for row in split.test.rows()]
+    _write_subjects(out, tested)
+
+
+def estimated(
+    declared: Declaration, cohort: Cohort, out: Path, todo: Sequence[Job], workers: int
+) -> Estimate:
+    """Times a few steps of each recipe on the first held-out domain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(declared.threads)
+    try:
+        per_step: dict[str, float] = {}
+        for job in todo:
+            row = declared.row(job.rows[0])
+            if row.name in per_step:
+                continue
+            split = divide(declared, cohort, job.held_out)
+            plan = Plan.load(out / "plans" / f"{slug(job.held_out)}.json")
+            trainer = Trainer(**{**declared.budget, "seed": 0})
+            side = side_of(row, split, declared)
+            try:
+                per_step[row.name] = seconds_per_step(prepare(row, side, plan, trainer, Store(out / "store")))
+            except ValueError:
+                per_step[row.name] = 0.0  # it will fail, and say why, as a cell of its own
+    finally:
+        torch.set_num_threads(threads)
+    by_row = {name: per_step[name] * max(j.steps for j in todo if j.rows[0] == name) for name in per_step}
+    total = sum(by_row[job.rows[0]] for job in todo)
+    # Starting a process, reading weights and scoring take their time beside the steps.
+    return Estimate((total + 3.0 * len(todo)) / min(workers, len(todo)), by_row, len(todo))
+
+
+def seconds_per_step(experiment: Experiment, steps: int = 3) -> float:
+    """Median time of a step after the first, on a throw-away copy of the method."""
+    trainer = experiment.trainer
+    device = torch.device(device_of(trainer.device))
+    method = experiment.method().to(device)
+    moved = movers(method, trainer)
+    transform = experiment.transform()
+    times = []
+    for index in range(steps + 1):
+        torch.manual_seed(seed_of(trainer.seed, 9, index))
+        random = torch.Generator().manual_seed(index)
+        started = time.perf_counter()
+        batch = experiment.feed.batch(index).to(device)
+        batch.source = transform(batch.source, random)
+        if batch.target is not None:
+            batch.target = transform(batch.target, random)
+        phase, within = phase_at(method.phases(), 1.0)
+        step = RunningStep(
+            index, 1.0, phase, within, random, moved, SCHEDULES[trainer.schedule], trainer.clip,
+            lambda draw, index=index: experiment.feed.batch(index, draw).to(device), {},
+        )  # fmt: skip
+        method.train()
+        method.update(batch, step)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return sorted(times[1:])[len(times[1:]) // 2]
+
+
+def gather(out: Path, declared: Declaration) -> None:
+    """All rows of all cells that are done, in one table."""
+    import pandas as pd
+
+    cells = [cell / "rows.csv" for job in jobs(declared) for cell in job.cells(out).values() if status(cell) == "done"]
+    if not cells:
+        failed = [p for p in (out / "cells").rglob("cell.json")]
+        raise RunError(f"every cell of the study failed ({len(failed)}); see {failed[0] if failed else out}")
+    table = pd.concat([pd.read_csv(path, dtype={"subject": str, "domain": str, "held_out": str}) for path in cells])
+    with replacing(out / "rows.csv") as path:
+        table.to_csv(path, index=False)
+
+
+def _write_subjects(out: Path, tested: Sequence[tuple[str, Any]]) -> None:
+    """Where the scans and labels of the test subjects lie: what the report draws."""
+    import pandas as pd
+
+    table = pd.DataFrame(
+        [
+            {
+                "held_out": held,
+                "subject": row.subject,
+                "domain": row.domain,
+                "image": next((str(path) for path in row.images.values() if path is not None), ""),
+                "label": str(row.label),
+                "prediction": f"{slug(row.subject)}.nii.gz",
+            }
+            for held, row in tested
+        ]
+    )
+    with replacing(out / "subjects.csv") as path:
+        table.to_csv(path, index=False)
+
+
+def words_of(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,168 @@
+"""Scores of whole volumes from overlapping windows, in an order that keeps little in memory."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..data.samples import Samples
+from ..errors import OptionError
+
+Score = Callable[[Samples], Tensor]
+"""From samples (B, C, *space) to scores (B, K, *space)."""
+
+SLAB = 8
+"""Slices that are given at once, at most, where windows overlap."""
+
+
+def scored_slabs(
+    score: Score,
+    image: Tensor,
+    *,
+    window: Sequence[int],
+    overlap: float = 0.5,
+    batch: int = 4,
+    extra: dict[str, Tensor] | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Scores of a volume, a few slices of its last axis at a time.
+
+    Windows overlap and are weighted by a Gaussian, so that a voxel counts most where it is central. A slab is given
+    as soon as no further window reaches it: what is held at any time is one window's depth of scores, whatever the
+    length of the volume. A window is what training saw: where the volume is smaller, it is filled up with 0 on both
+    sides, as patches are.
+
+    Args:
+        score: The network. It may compute on another device than the image's; scores stay where it leaves them.
+        image: (C, X, Y, Z).
+        window: Two numbers: slices of the last axis are scored one by one in 2D; three: in 3D.
+        overlap: Share of the window that neighbours have in common, from 0 to below 1.
+        batch: Windows scored together.
+        extra: Facts of the case, each (1, ...), repeated for each window.
+
+    Yields:
+        First slice and float32 scores (K, X, Y, n) of n slices, without gaps and in order.
+
+    Raises:
+        OptionError: For an overlap or batch out of range.
+    """
+    if not 0 <= overlap < 1 or batch < 1:
+        raise OptionError(
+            f"windows overlap by a share from 0 to below 1 and are scored at least one at a time, "
+            f"got an overlap of {overlap} and a batch of {batch}"
+        )
+    flat = len(window) == 2
+    size = (int(window[0]), int(window[1]), 1 if flat else int(window[2]))
+    image, inside = filled(image, size)
+    space = image.shape[1:]
+    if flat and size[:2] == tuple(space[:2]):
+        slabs = _slices(score, image, batch, extra or {})
+    else:
+        slabs = _blended(score, image, size, flat, overlap, batch, extra or {})
+    x, y, z = inside
+    for first, scores in slabs:
+        low, high = max(z.start - first, 0), min(z.stop - first, scores.shape[-1])
+        if low < high:
+            yield first + low - z.start, scores[:, x, y, low:high]
+
+
+def volume_scores(score: Score, image: Tensor, **options: Any) -> Tensor:
+    """All slabs together, (K, X, Y, Z); for volumes that fit into memory once a class."""
+    return torch.cat([slab for _, slab in scored_slabs(score, image, **options)], dim=-1)
+
+
+def _slices(score: Score, image: Tensor, batch: int, extra: dict[str, Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """One window covers a slice: nothing to blend, and slices can share a batch."""
+    for first in range(0, image.shape[-1], batch):
+        some = image[..., first : first + batch].movedim(-1, 0)
+        yield first, score(_samples(some, extra)).float().movedim(0, -1)
+
+
+def _blended(
+    score: Score,
+    image: Tensor,
+    size: tuple[int, int, int],
+    flat: bool,
+    overlap: float,
+    batch: int,
+    extra: dict[str, Tensor],
+) -> Iterator[tuple[int, Tensor]]:
+    """Weighted means over all windows that see a voxel.
+
+    Sums live in a ring of a window's depth: slice z in place z modulo depth, freed as soon as it is given away.
+    """
+    space = image.shape[1:]
+    xs, ys, zs = (positions(n, w, overlap) for n, w in zip(space, size, strict=True))
+    corners = list(itertools.product(xs, ys))
+    depth = size[2]
+    weight = total = count = None
+
+    for z, following in itertools.pairwise([*zs, space[2]]):
+        for some in (corners[i : i + batch] for i in range(0, len(corners), batch)):
+            windows = torch.stack([image[:, x : x + size[0], y : y + size[1], z : z + depth] for x, y in some])
+            scores = score(_samples(windows[..., 0] if flat else windows, extra)).float()
+            scores = scores[..., None] if flat else scores
+            if weight is None or total is None or count is None:
+                weight = gaussian(size, scores)
+                total = scores.new_zeros((scores.shape[1], space[0], space[1], depth))
+                count = scores.new_zeros((space[0], space[1], depth))
+            for (x, y), values in zip(some, scores, strict=True):
+                box = (slice(x, x + size[0]), slice(y, y + size[1]))
+                for ring, own in _places(z, depth, depth):
+                    total[(slice(None), *box, ring)] += weight[..., own] * values[..., own]
+                    count[(*box, ring)] += weight[..., own]
+            del windows, scores
+        assert total is not None and count is not None
+        for first in range(z, following, SLAB):
+            for ring, own in _places(first, min(SLAB, following - first), depth):
+                yield first + own.start, total[..., ring] / count[..., ring]
+                total[..., ring] = 0
+                count[..., ring] = 0
+
+
+def _places(first: int, number: int, depth: int) -> list[tuple[slice, slice]]:
+    """Where slices `first` to `first + number` lie in the ring: (places, slices counted from `first`), one or two."""
+    start = first % depth
+    before = min(number, depth - start)
+    found = [(slice(start, start + before), slice(0, before))]
+    if before < number:
+        found.append((slice(0, number - before), slice(before, number)))
+    return found
+
+
+def filled(image: Tensor, size: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
+    """The image (C, *space), filled up with 0 to at least `size`, and where it lies therein."""
+    missing = [max(w - n, 0) for n, w in zip(image.shape[1:], size, strict=True)]
+    inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, image.shape[1:], strict=True))
+    if not any(missing):
+        return image, inside
+    room = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]
+    return F.pad(image, room), inside
+
+
+def positions(length: int, window: int, overlap: float) -> list[int]:
+    """Starts of windows that cover `length`, evenly spread, the last one ending at the end."""
+    if length <= window:
+        return [0]
+    stride = max(1, int(window * (1 - overlap)))
+    number = math.ceil((length - window) / stride) + 1
+    return [round(i * (length - window) / (number - 1)) for i in range(number)]
+
+
+def gaussian(size: Sequence[int], like: Tensor) -> Tensor:
+    """Weight of a window's voxels: a Gaussian of an eighth of the window, at least 1e-3, largest 1."""
+    weight = torch.ones((), device=like.device)
+    for n in size:
+        x = torch.arange(n, device=like.device) - (n - 1) / 2
+        weight = weight[..., None] * torch.exp(-0.5 * (x / max(n / 8, 0.5)) ** 2)
+    return (weight / weight.max()).clamp(min=1e-3)
+
+
+def _samples(images: Tensor, facts: dict[str, Tensor]) -> Samples:
+    repeated = {name: fact.expand(len(images), *fact.shape[1:]) for name, fact in facts.items()}
+    return Samples(images.contiguous(), subject=[""] * len(images), extra=repeated)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from shiftproof.data.sampling import Feed, Patches, cut, seeded, whole
+from shiftproof.data.store import IGNORE
+from shiftproof.errors import OptionError, SplitError
+
+DOMAINS = ["d0", "d1", "d2"]
+
+
+@pytest.fixture
+def source(toys):
+    return [c for i, d in enumerate(DOMAINS) for c in toys.cases(d, 2 + i, seed=i)]
+
+
+def feed(source, **options) -> Feed:
+    return Feed(source, DOMAINS, options.pop("patches", Patches((8, 8))), **{"size": 6, **options})
+
+
+def test_balanced_batches_hold_each_domain_equally_often(source):
+    f = feed(source, batches="balanced")
+    for index in range(5):
+        assert Counter(f.batch(index).source.domain.tolist()) == {0: 2, 1: 2, 2: 2}
+
+
+def test_what_is_left_over_goes_around_the_domains(source):
+    f = feed(source, batches="balanced", size=7)
+    total = Counter(d for index in range(30) for d in f.batch(index).source.domain.tolist())
+    assert max(total.values()) - min(total.values()) <= 1
+    assert all(len(f.batch(index).source) == 7 for index in range(3))
+
+
+def test_one_domain_batches_take_turns(source):
+    f = feed(source, batches="one domain")
+    seen = []
+    for index in range(9):
+        domains = set(f.batch(index).source.domain.tolist())
+        assert len(domains) == 1
+        seen += list(domains)
+    for round_ in range(3):
+        assert sorted(seen[3 * round_ : 3 * round_ + 3]) == [0, 1, 2]
+
+
+def test_mixed_batches_draw_each_subject_equally_often(source):
+    f = feed(source, batches="mixed", size=3)
+    total = Counter(s for index in range(3 * len(source)) for s in f.batch(index).source.subject)
+    assert set(total.values()) == {9}
+    assert len(total) == len(source)
+
+
+def test_a_foreground_patch_is_centred_on_a_structure(source):
+    for seed in range(20):
+        patch = cut(source[0], Patches((8, 8), foreground=1.0), DOMAINS, seeded(seed))
+        middle = patch.label[0, 4, 4]
+        # Centres near the border are moved inwards, so the centre can leave the structure.
+        assert patch.extra["centre"][0] == middle
+        assert (patch.label > 0).any()
+
+
+def test_share_of_foreground_centres_follows_the_option(toys):
+    (case,) = toys.cases("d0", 1)
+    label = np.zeros_like(case.label)
+    label[8, 8, 4] = 1
+    case.label, case.centres = label, {1: np.argwhere(label == 1)}
+    hits = [
+        bool((cut(case, Patches((5, 5), foreground=0.25), DOMAINS, seeded(1, s)).label > 0).any()) for s in range(600)
+    ]
+    # By chance a patch of 5 x 5 in one of 8 slices holds the voxel with probability 25/144/8 = 2 %.
+    assert 0.20 < np.mean(hits) < 0.34
+
+
+def test_image_and_label_are_cut_at_the_same_place(source):
+    case = source[0]
+    case.image = np.asarray(case.label)[None].astype(np.float32)
+    for size in [(8, 8), (8, 8, 4)]:
+        patch = cut(case, Patches(size), DOMAINS, seeded(3))
+        assert torch.equal(patch.image[0, 0], patch.label[0].float())
+
+
+def test_a_small_case_is_filled_and_what_is_filled_says_nothing(toys):
+    (case,) = toys.cases("d1", 1)
+    patch = cut(case, Patches((24, 16)), DOMAINS, seeded(0))
+    assert patch.image.shape == (1, 1, 24, 16)
+    assert patch.extra["ignore"][0, :4].all()
+    assert patch.extra["ignore"][0, -4:].all()
+    assert not patch.extra["ignore"][0, 4:-4].any()
+    assert (patch.image[0, 0, :4] == 0).all()
+    assert int(patch.domain[0]) == 1
+
+
+def test_ignored_voxels_become_a_fact_of_their_own(toys):
+    (case,) = toys.cases("d0", 1)
+    case.label[0, 0, :] = IGNORE
+    samples = whole(case, 2, DOMAINS)
+    assert samples.extra["ignore"][:, 0, 0].all()
+    assert int(samples.label.max()) == 2
+    assert len(samples) == 8
+
+
+def test_streams_and_targets_come_beside_the_source(toys, source):
+    target = toys.cases("t", 2, labelled=False)
+    f = Feed(source, [*DOMAINS, "t"], Patches((8, 8)), size=6, target=target, streams={"validation": source[:1]})
+    batch = f.batch(0)
+    assert len(batch.target) == 6
+    assert batch.target.label is None
+    assert batch.target.domain.tolist() == [3] * 6
+    assert set(batch.streams["validation"].subject) == {source[0].subject}
+
+
+def test_target_cases_with_labels_are_refused(toys, source):
+    with pytest.raises(SplitError, match="without labels"):
+        feed(source, target=toys.cases("t", 1))
+
+
+def test_training_cases_without_labels_are_refused(toys):
+    with pytest.raises(SplitError, match="without a label: d00"):
+        feed(toys.cases("d0", 1, labelled=False))
+
+
+def test_a_batch_too_small_for_the_domains_is_refused(source):
+    with pytest.raises(OptionError, match="at least 3"):
+        feed(source, batches="balanced", size=2)
+
+
+def test_no_case_at_all_is_named():
+    with pytest.raises(SplitError, match="no training case"):
+        feed([])
