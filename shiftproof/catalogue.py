@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import OptionError
+from .names import choose
 
 if TYPE_CHECKING:
     from .methods.method import Method
@@ -39,20 +39,6 @@ def test_time(name: str) -> Callable[..., Any]:
 
 
 test_time.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's
-
-
-def choose(name: str, known: Iterable[str], kind: str) -> str:
-    """`name`, if it is known.
-
-    Raises:
-        OptionError: If not, with the nearest name.
-    """
-    known = list(known)
-    if name in known:
-        return name
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
-    raise OptionError(f'there is no {kind} "{name}"; {hint}known: {", ".join(known)}')
 
 
 def _load(table: dict[str, str], name: str, kind: str) -> Any:

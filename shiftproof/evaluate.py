@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import collections
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import SimpleITK as sitk
 
-from .catalogue import choose
+from . import errors
+from .names import choose
 from .data.cohort import Cohort, Row
-from .data.images import array_of, compare_geometry, read_image, stem_of, suffix_of
+from .data.images import array_of, compare_geometry, read_image
 from .data.labels import IGNORE, LabelMap, whole_numbers
-from .deploy.manifest import MANIFEST
+from .data.plan import Plan
+from .deploy.matching import Key, find_predictions, key_of
 from .deploy.model import Model, load_model
 from .deploy.predictor import predict_scans
 from .deploy.scans import of_cohort
 from .deploy.segment import label_of as predicted_label
+from .deploy.torchscript import load_torchscript
 from .errors import CohortError, GeometryError, LabelError, OptionError, ShiftproofError
 from .files import replacing, write_json
 from .metrics.segmentation import measure
@@ -29,8 +31,6 @@ from .versions import versions
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from .data.plan import Plan
 
 Values = Literal["indices", "cohort"]
 Missing = Literal["report", "missed"]
@@ -130,7 +130,8 @@ def rows_of(
             except ShiftproofError as error:
                 if failures is None:
                     raise
-                failures.append(failure(row, error))
+                path = next((p for p in row.images.values() if p is not None), "")
+                failures.append(Failure(row.subject, str(path), type(error).__name__, str(error)))
             done += 1
     if progress is not None:
         progress(done, len(rows), "")
@@ -208,11 +209,6 @@ def _indices(
     return array.astype(np.uint8)
 
 
-def failure(row: Row, error: ShiftproofError, path: Path | None = None) -> Failure:
-    path = path or next((p for p in row.images.values() if p is not None), None)
-    return Failure(row.subject, str(path or ""), type(error).__name__, str(error))
-
-
 # A model, or predictions of any origin --------------------------------------------------------------------
 
 
@@ -267,7 +263,6 @@ def evaluate(
     )
     if not len(labelled):
         raise CohortError(f"{cohort.root} has no labelled scan to score against; fill the table's label column")
-    failures: list[Failure] = []
     facts: dict[str, Any] = {
         "name": cohort.root.name,
         "cohort": str(cohort.root),
@@ -281,32 +276,121 @@ def evaluate(
         "unlabelled": len(cohort) - len(labelled),
         "versions": versions(),
     }
+    files: dict[Key, Path | ShiftproofError] = {}
     if predictions is not None:
-        files = find_predictions(Path(predictions), labelled)
+        files = _of_folder(Path(predictions), labelled)
         facts["predictions"] = str(predictions)
-        label_of = _from_files(files, f"{predictions} has no prediction for it; add one, or leave the scan out")
     else:
         assert model is not None
         loaded = model if isinstance(model, Model) else load(Path(model), plan, device=device)
         facts |= _about(loaded, labelled)
         values = "indices"
-        if out is None:
-            label_of = lambda row: predicted_label(loaded, row.images, batch=batch)  # noqa: E731
-        else:
-            made = predict_scans(
-                loaded, of_cohort(labelled), Path(out) / "predictions", batch=batch, progress=progress, overwrite=True
-            )
-            files = {_key(row): p.output or p.error for row, p in zip(labelled.rows(), made, strict=True)}
-            label_of = _from_files(files, "")
-    if missing == "missed":
-        label_of = _or_missed(label_of)
+        if out is not None:
+            # A folder for each model: results of one are never taken for another's.
+            folder = Path(out) / f"predictions-{loaded.hash[:8]}"
+            files = _predicted(loaded, labelled, folder, batch, progress)
+
+    def label_of(row: Row) -> sitk.Image | Path | None:
+        try:
+            if not files:
+                return predicted_label(loaded, row.images, batch=batch)
+            found = files[key_of(row)]
+            if isinstance(found, ShiftproofError):
+                raise found
+            return found
+        except ShiftproofError:
+            if missing == "missed":
+                return None
+            raise
+
+    failures: list[Failure] = []
     rows = rows_of(
-        label_of, labelled, tolerance_mm=tolerance_mm, values=values, failures=failures, workers=workers, progress=progress
+        label_of,
+        labelled,
+        tolerance_mm=tolerance_mm,
+        values=values,
+        failures=failures,
+        workers=workers,
+        progress=progress,
     )
     if rows.empty:
         raise CohortError(f"none of {len(labelled)} scans could be scored; the first: {failures[0].message}")
     facts["failures"] = [asdict(f) for f in failures]
     found = Evaluation(rows, failures, facts, None if out is None else Path(out))
-    if out is not None:
-        _write(found, labelled, files)
+    if found.out is not None:
+        write(found, found.out, labelled, files)
     return found
+
+
+def load(model: Path, plan: Path | Plan | None, *, device: str) -> Model:
+    """A model folder, or a TorchScript file with its plan."""
+    if not model.is_file():
+        return load_model(model, device=device)
+    if plan is None:
+        raise OptionError(
+            f"{model} is a file; a TorchScript network needs a plan of its preprocessing (--plan plan.json), "
+            "a shiftproof model is a folder"
+        )
+    return load_torchscript(model, plan if isinstance(plan, Plan) else Plan.load(Path(plan)), device=device)
+
+
+def write(found: Evaluation, out: Path, cohort: Cohort, files: Mapping[Key, Path | ShiftproofError]) -> None:
+    """`rows.csv`, `subjects.csv` (which scan has which prediction), `evaluation.json` and the page."""
+    import pandas as pd
+
+    from .report import evaluation_report
+
+    subjects = [
+        {
+            "subject": row.subject,
+            "domain": row.domain,
+            **{c if c == "image" else f"image:{c}": str(p or "") for c, p in row.images.items()},
+            "label": str(row.label),
+            "prediction": str(path) if isinstance(path := files[key_of(row)], Path) else "",
+        }
+        for row in cohort.rows()
+    ]
+    for name, table in {"rows.csv": found.rows, "subjects.csv": pd.DataFrame(subjects)}.items():
+        with replacing(out / name) as path:
+            table.to_csv(path, index=False)
+    write_json(out / "evaluation.json", found.facts)
+    evaluation_report(out)
+
+
+def _of_folder(folder: Path, cohort: Cohort) -> dict[Key, Path | ShiftproofError]:
+    found: dict[Key, Path | ShiftproofError] = {}
+    for key, path in find_predictions(folder, cohort).items():
+        found[key] = path or CohortError(
+            f"{folder} has no prediction for {key[0]}; add it, or count it as missed (missing=missed)"
+        )
+    return found
+
+
+def _predicted(
+    model: Model, cohort: Cohort, folder: Path, batch: int, progress: Update | None
+) -> dict[Key, Path | ShiftproofError]:
+    made = predict_scans(model, of_cohort(cohort), folder, batch=batch, progress=progress, overwrite=True)
+    found: dict[Key, Path | ShiftproofError] = {}
+    for row, one in zip(cohort.rows(), made, strict=True):
+        kind = getattr(errors, one.kind or "", ShiftproofError)
+        found[key_of(row)] = kind(one.error) if one.output is None else one.output
+    return found
+
+
+def _about(model: Model, cohort: Cohort) -> dict[str, Any]:
+    """What is scored.
+
+    Raises:
+        LabelError: If its classes are not the cohort's.
+    """
+    if model.classes != cohort.classes:
+        raise LabelError(
+            f"{model.folder} predicts {', '.join(model.classes)}, the cohort has {', '.join(cohort.classes)}; "
+            "use a cohort with the same classes in the same order"
+        )
+    trained = model.setting.domains[: model.setting.sources] if model.setting else []
+    return {
+        "model": {"folder": str(model.folder), "hash": model.hash, "recipe": model.recipe and model.recipe.as_dict()},
+        # Scores on domains that it was trained on say nothing of a new one.
+        "seen_domains": [d for d in cohort.domains if d in trained],
+    }

@@ -21,6 +21,7 @@ from .deploy.model import save_model
 from .errors import OptionError
 from .files import write_text
 from .methods.method import Method, Setting
+from .names import choose
 from .recipe import Recipe, build
 from .train import Progress, Run, Trainer
 from .transforms.presets import preset
@@ -129,7 +130,7 @@ def prepare(
         OptionError: For settings of the trainer that do not exist.
     """
     for key in recipe.training:
-        catalogue.choose(key, [f.name for f in dataclasses.fields(Trainer)], "setting of the trainer")
+        choose(key, [f.name for f in dataclasses.fields(Trainer)], "setting of the trainer")
     trainer = dataclasses.replace(trainer, **recipe.training)
     source = store.prepare(split.train, plan, workers=workers, progress=progress)
     held_back = store.prepare(split.validation, plan, workers=workers, progress=progress)

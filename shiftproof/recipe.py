@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import catalogue
 from .errors import MethodError, OptionError
+from .names import choose
 
 if TYPE_CHECKING:
     from .data.plan import Plan
@@ -55,12 +56,12 @@ class Recipe:
     role: Role = "row"
 
     def __post_init__(self) -> None:
-        catalogue.choose(self.method, catalogue.METHODS, "method")
-        catalogue.choose(self.transforms, PRESETS, "preset of transforms")
+        choose(self.method, catalogue.METHODS, "method")
+        choose(self.transforms, PRESETS, "preset of transforms")
         if self.test_time is not None:
-            catalogue.choose(self.test_time, catalogue.TEST_TIME, "test-time method")
+            choose(self.test_time, catalogue.TEST_TIME, "test-time method")
         for key in self.sampling:
-            catalogue.choose(key, ("foreground", "batches"), "option of sampling")
+            choose(key, ("foreground", "batches"), "option of sampling")
 
     @classmethod
     def parsed(cls, text: str) -> Recipe:
@@ -77,7 +78,7 @@ class Recipe:
             if addition == "target":
                 fields["target"] = True
             else:
-                fields["test_time"] = catalogue.choose(addition, catalogue.TEST_TIME, "test-time method")
+                fields["test_time"] = choose(addition, catalogue.TEST_TIME, "test-time method")
         return cls(**fields)
 
     @classmethod
@@ -89,7 +90,7 @@ class Recipe:
         """
         known = {f.name: f for f in dataclasses.fields(cls)}
         for key, value in table.items():
-            catalogue.choose(key, known, "key of a row")
+            choose(key, known, "key of a row")
             kinds = {"str": str, "bool": bool, "str | None": (str, type(None)), "Mapping[str, Any]": Mapping}
             kind = kinds.get(str(known[key].type), str)
             if not isinstance(value, kind):  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .catalogue import choose
+from .names import choose
 from .data.samples import Batch, Samples
 from .data.sampling import Feed, seed_of
 from .data.store import Case

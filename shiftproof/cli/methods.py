@@ -50,8 +50,9 @@ def described(name: str) -> dict[str, Any]:
     import inspect
 
     from .. import catalogue
+    from ..names import choose
 
-    catalogue.choose(name, names(), "method")
+    choose(name, names(), "method")
     if name in catalogue.TEST_TIME:
         target: Any = catalogue.test_time(name)
         setting, needs = "test-time adaptation", "a trained method"

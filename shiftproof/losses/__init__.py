@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..catalogue import choose
+from ..names import choose
 
 if TYPE_CHECKING:
     from torch import Tensor

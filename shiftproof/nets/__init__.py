@@ -18,7 +18,7 @@ import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..catalogue import choose
+from ..names import choose
 
 if TYPE_CHECKING:
     from torch import nn

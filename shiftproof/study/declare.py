@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..catalogue import TEST_TIME, choose
+from ..catalogue import TEST_TIME
+from ..names import choose
 from ..errors import OptionError, RunError
 from ..files import write_json
 from ..recipe import Recipe
