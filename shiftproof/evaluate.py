@@ -13,7 +13,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from . import errors
-from .names import choose
 from .data.cohort import Cohort, Row
 from .data.images import array_of, compare_geometry, read_image
 from .data.labels import IGNORE, LabelMap, whole_numbers
@@ -27,6 +26,7 @@ from .deploy.torchscript import load_torchscript
 from .errors import CohortError, GeometryError, LabelError, OptionError, ShiftproofError
 from .files import replacing, write_json
 from .metrics.segmentation import measure
+from .names import choose
 from .versions import versions
 
 if TYPE_CHECKING:
@@ -87,15 +87,15 @@ def rows_of(
 ) -> pd.DataFrame:
     """Every metric of every labelled scan, measured on the grid of its label.
 
-    Structures that a domain does not annotate have no rows, and ignored voxels count for nothing. Where `label_of` gives
-    None, everything that the label has counts as missed.
+    Structures that a domain does not annotate have no rows, and ignored voxels count for nothing. Where
+    `label_of` gives None, everything that the label has counts as missed.
 
     Args:
         label_of: Called once for each scan, in order, from this thread.
         cohort: With labels and their meaning; unlabelled scans are passed over.
         tolerance_mm: Of the surface Dice.
-        values: What predictions hold: "indices" of the cohort's classes, or the values that the "cohort" itself has
-            in the labels of the scan's domain.
+        values: What predictions hold: "indices" of the cohort's classes, or the values that the "cohort"
+            itself has in the labels of the scan's domain.
         failures: Where scans that cannot be scored are listed; None raises the first error.
         workers: Threads that measure, while further predictions are made.
         progress: Called with scans done, scans in total and the subject that is next.
@@ -113,7 +113,9 @@ def rows_of(
     classes, labels = cohort.classes, cohort.labels
     rows = [row for row in cohort.rows() if row.label is not None]
     if labels is None or not rows:
-        raise CohortError(f"{cohort.root} has no labelled scan to score against; fill the table's label column")
+        raise CohortError(
+            f"{cohort.root} has no labelled scan to score against; fill the table's label column"
+        )
 
     def scored(row: Row, predicted: sitk.Image | Path | None) -> list[dict[str, Any]]:
         found = scores(row, predicted, labels, classes, tolerance_mm, values)
@@ -139,9 +141,13 @@ def rows_of(
 
 
 def _ahead(
-    rows: Sequence[Row], label_of: LabelOf, scored: Callable[..., Any], threads: ThreadPoolExecutor, limit: int
+    rows: Sequence[Row],
+    label_of: LabelOf,
+    scored: Callable[..., Any],
+    threads: ThreadPoolExecutor,
+    limit: int,
 ) -> Iterator[tuple[Row, Future[Any]]]:
-    """Predictions are made here, one after the other, and measured in threads; few wait, since each is a volume."""
+    """Predictions are made here, one by one, and measured in threads; few wait: each is a volume."""
     waiting: collections.deque[tuple[Row, Future[Any]]] = collections.deque()
     for row in rows:
         try:
@@ -176,7 +182,7 @@ def scores(
         if difference:
             raise GeometryError(
                 f"{name} and {row.label} do not share a grid: {difference}; "
-                "resample the prediction to the label by nearest neighbour, or predict in the scan's own geometry"
+                "resample the prediction to the label by nearest neighbour, or predict in the scan's geometry"
             )
         prediction = _indices(array_of(other), name, row.domain, labels, classes, values)
     known = label != IGNORE
@@ -204,7 +210,7 @@ def _indices(
         meant = ", ".join(f"{i} {c}" for i, c in enumerate(classes))
         raise LabelError(
             f"{name} has the values {', '.join(map(str, wrong[:8]))}, expected class indices ({meant}); "
-            'use --values cohort if it holds the values of the cohort\'s own labels'
+            "use --values cohort if it holds the values of the cohort's own labels"
         )
     return array.astype(np.uint8)
 
@@ -232,14 +238,14 @@ def evaluate(
     Args:
         cohort: With labels.
         model: A model folder; or a TorchScript file, which is a program of the user's own and is run.
-        predictions: Instead of a model: a folder of label files, named after the subjects or after the files of the
-            images (an nnU-Net output folder is one).
+        predictions: Instead of a model: a folder of label files, named after the subjects or after the files
+            of the images (an nnU-Net output folder is one).
         plan: Preprocessing of a TorchScript file.
         values: See `rows_of`; for `predictions`.
-        missing: "report": a scan without prediction is listed as a failure and no mean contains it; "missed": all its
-            structures count as missed.
-        out: Folder for `rows.csv`, `evaluation.json`, `report.html` and the predictions of a model; the same call
-            continues after an interruption.
+        missing: "report": a scan without prediction is listed as a failure and no mean contains it; "missed":
+            all its structures count as missed.
+        out: Folder for `rows.csv`, `evaluation.json`, `report.html` and the predictions of a model; the same
+            call continues after an interruption.
         tolerance_mm: Of the surface Dice.
         device: "cpu", "cuda" or "auto".
         batch: Windows scored together.
@@ -247,10 +253,12 @@ def evaluate(
         progress: Called with scans done, scans in total and the subject that is next.
 
     Raises:
-        OptionError: If neither or both of model and predictions are given, or a TorchScript file lacks its plan.
+        OptionError: If neither or both of model and predictions are given, or a TorchScript file lacks its
+            plan.
         ModelError: If the model cannot be loaded.
         LabelError: If its classes are not the cohort's.
-        CohortError: If nothing is labelled, nothing can be scored, or predictions have names that fit no scan.
+        CohortError: If nothing is labelled, nothing can be scored, or predictions have names that fit no
+            scan.
     """
     choose(missing, get_args(Missing), "treatment of missing predictions")
     if (model is None) == (predictions is None):
@@ -262,7 +270,9 @@ def evaluate(
         labels=cohort.labels,
     )
     if not len(labelled):
-        raise CohortError(f"{cohort.root} has no labelled scan to score against; fill the table's label column")
+        raise CohortError(
+            f"{cohort.root} has no labelled scan to score against; fill the table's label column"
+        )
     facts: dict[str, Any] = {
         "name": cohort.root.name,
         "cohort": str(cohort.root),
@@ -331,7 +341,7 @@ def load(model: Path, plan: Path | Plan | None, *, device: str) -> Model:
             f"{model} is a file; a TorchScript network needs a plan of its preprocessing (--plan plan.json), "
             "a shiftproof model is a folder"
         )
-    return load_torchscript(model, plan if isinstance(plan, Plan) else Plan.load(Path(plan)), device=device)
+    return load_torchscript(model, plan if isinstance(plan, Plan) else Plan.read(plan), device=device)
 
 
 def write(found: Evaluation, out: Path, cohort: Cohort, files: Mapping[Key, Path | ShiftproofError]) -> None:
@@ -385,12 +395,16 @@ def _about(model: Model, cohort: Cohort) -> dict[str, Any]:
     """
     if model.classes != cohort.classes:
         raise LabelError(
-            f"{model.folder} predicts {', '.join(model.classes)}, the cohort has {', '.join(cohort.classes)}; "
-            "use a cohort with the same classes in the same order"
+            f"{model.folder} predicts {', '.join(model.classes)}, "
+            f"the cohort has {', '.join(cohort.classes)}; use one with the same classes in the same order"
         )
     trained = model.setting.domains[: model.setting.sources] if model.setting else []
     return {
-        "model": {"folder": str(model.folder), "hash": model.hash, "recipe": model.recipe and model.recipe.as_dict()},
+        "model": {
+            "folder": str(model.folder),
+            "hash": model.hash,
+            "recipe": model.recipe and model.recipe.as_dict(),
+        },
         # Scores on domains that it was trained on say nothing of a new one.
         "seen_domains": [d for d in cohort.domains if d in trained],
     }

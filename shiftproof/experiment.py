@@ -53,12 +53,17 @@ class Experiment:
         return build(self.recipe, self.plan, self.setting, seed=self.trainer.seed)
 
     def transform(self) -> Callable[..., Any]:
-        patch = self.plan.patch
+        plan = self.plan
+        spacing = [s for s in plan.spacing_mm[: plan.dimensions] if s is not None]
         return preset(
             self.recipe.transforms,
-            dimensions=len(patch),
-            patch=patch,
+            dimensions=plan.dimensions,
+            patch=plan.patch,
             spatial=("image", "label", "ignore"),
+            # nnU-Net's limit for treating a volume as a stack of slices.
+            anisotropic=max(spacing) > 3 * min(spacing),
+            spacing_mm=spacing,
+            **self.recipe.transforms_options,
         )
 
     def train(

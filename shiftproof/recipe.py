@@ -31,7 +31,8 @@ class Recipe:
         method: Name in the catalogue.
         options: The method's options that differ from its defaults.
         loss: Name of the task's loss, `loss_options` its options.
-        transforms: Preset of augmentation: "none", "light", "strong".
+        transforms: Preset of augmentation: "none", "light", "strong"; `transforms_options` its options, such as
+            `mirror_axes` where the label tells left from right.
         sampling: "foreground" (share of patches centred on a structure) and "batches" ("mixed", "balanced",
             "one domain"; the method's own need where not given).
         network: "name" and options of the network.
@@ -47,6 +48,7 @@ class Recipe:
     loss: str = "dice+ce"
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     transforms: str = "light"
+    transforms_options: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +62,8 @@ class Recipe:
         choose(self.transforms, PRESETS, "preset of transforms")
         if self.test_time is not None:
             choose(self.test_time, catalogue.TEST_TIME, "test-time method")
+        for key in self.transforms_options:
+            choose(key, ("mirror_axes",), "option of transforms")
         for key in self.sampling:
             choose(key, ("foreground", "batches"), "option of sampling")
 

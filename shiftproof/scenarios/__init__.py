@@ -1,7 +1,7 @@
 """Embedded cohorts whose shift is known: real anatomy, simulated acquisition.
 
-    folder = shiftproof.scenarios.make("brain-sites", "cohort", size="2d")
-    cohort = Cohort.read(folder / "table.csv")
+folder = shiftproof.scenarios.make("brain-sites", "cohort", size="2d")
+cohort = Cohort.read(folder / "table.csv")
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shiftproof.errors import OptionError
+from ..errors import OptionError
 
 if TYPE_CHECKING:
-    from shiftproof.scenarios.scenario import Progress, Scenario
+    from .scenario import Progress, Scenario
 
 MODULES = {"brain-sites": "shiftproof.scenarios.brain_sites"}  # each holds its scenario as SCENARIO
 

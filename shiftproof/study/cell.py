@@ -119,7 +119,7 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
 
     cohort = Cohort.read(Path(study.cohort), domain=study.domain_column)
     split = divide(study, cohort, job.held_out)
-    plan = Plan.load(folder / "plans" / f"{slug(job.held_out)}.json")
+    plan = Plan.read(folder / "plans" / f"{slug(job.held_out)}.json")
     run_folder = folder / "runs" / job.key
     first = study.row(job.rows[0])
     trainer = Trainer(**{**study.budget, "seed": job.seed})
@@ -164,7 +164,7 @@ def score(model: Any, test: Cohort, predictions: Path, tolerance_mm: float) -> A
 
     from ..data.cohort import Row
     from ..data.images import write_image
-    from ..deploy.predictor import label_of
+    from ..deploy.segment import label_of
     from ..evaluate import rows_of
 
     def predicted(row: Row) -> sitk.Image:

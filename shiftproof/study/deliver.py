@@ -104,7 +104,7 @@ def deliver(
     folder = study / "delivery" / slug(name)
     trainer = Trainer(**{**declared.budget, "seed": declared.seeds[0]})
     plan = make_plan(split.train, **declared.plan)
-    plan.save(folder / "plan.json")
+    plan.write(folder / "plan.json")
     experiment = prepare(recipe, split, plan, trainer, Store(study / "store"), workers=workers)
     reason = choice.rule if row is None else "chosen by the user, not by the study's rule"
     experiment.train(folder, progress=progress)

@@ -146,8 +146,8 @@ def preprocess(
         path = out / "plans" / f"{slug(held)}.json"
         if not path.exists():
             plan = make_plan(split.train, **declared.plan)
-            plan.save(path)
-        plan = Plan.load(path)
+            plan.write(path)
+        plan = Plan.read(path)
         sides = [split.train, split.validation]
         if any(r.target for r in declared.rows) and split.target is not None:
             sides.append(split.target)
@@ -174,7 +174,7 @@ def estimated(
             if row.name in per_step:
                 continue
             split = divide(declared, cohort, job.held_out)
-            plan = Plan.load(out / "plans" / f"{slug(job.held_out)}.json")
+            plan = Plan.read(out / "plans" / f"{slug(job.held_out)}.json")
             trainer = Trainer(**{**declared.budget, "seed": 0})
             side = side_of(row, split, declared)
             try:

@@ -48,7 +48,7 @@ def train(
     else:
         split = everything(table, seed=SPLIT_SEED)
     chosen = make_plan(split.train, **(plan or {}))
-    chosen.save(out / "plan.json")
+    chosen.write(out / "plan.json")
     experiment = prepare(recipe, split, chosen, trainer, Store(out / "store"), workers=workers)
     run = experiment.train(out, progress=progress, tensorboard=tensorboard)
     found: dict[str, Any] = dataclasses.asdict(run) | {"model": str(out / "model")}

@@ -32,13 +32,13 @@ def scored_slabs(
 ) -> Iterator[tuple[int, Tensor]]:
     """Scores of a volume, a few slices of its last axis at a time.
 
-    Windows overlap and are weighted by a Gaussian, so that a voxel counts most where it is central. A slab is given
-    as soon as no further window reaches it: what is held at any time is one window's depth of scores, whatever the
-    length of the volume. A window is what training saw: where the volume is smaller, it is filled up with 0 on both
-    sides, as patches are.
+    Windows overlap and are weighted by a Gaussian, so that a voxel counts most where it is central. A slab is
+    given as soon as no further window reaches it: what is held at any time is one window's depth of scores,
+    whatever the length of the volume. A window is what training saw: where the volume is smaller, it is
+    filled up with 0 on both sides, as patches are.
 
     Args:
-        score: The network. It may compute on another device than the image's; scores stay where it leaves them.
+        score: The network. It may compute on another device than the image's; scores stay where it left them.
         image: (C, X, Y, Z).
         window: Two numbers: slices of the last axis are scored one by one in 2D; three: in 3D.
         overlap: Share of the window that neighbours have in common, from 0 to below 1.
@@ -76,7 +76,9 @@ def volume_scores(score: Score, image: Tensor, **options: Any) -> Tensor:
     return torch.cat([slab for _, slab in scored_slabs(score, image, **options)], dim=-1)
 
 
-def _slices(score: Score, image: Tensor, batch: int, extra: dict[str, Tensor]) -> Iterator[tuple[int, Tensor]]:
+def _slices(
+    score: Score, image: Tensor, batch: int, extra: dict[str, Tensor]
+) -> Iterator[tuple[int, Tensor]]:
     """One window covers a slice: nothing to blend, and slices can share a batch."""
     for first in range(0, image.shape[-1], batch):
         some = image[..., first : first + batch].movedim(-1, 0)
@@ -94,7 +96,7 @@ def _blended(
 ) -> Iterator[tuple[int, Tensor]]:
     """Weighted means over all windows that see a voxel.
 
-    Sums live in a ring of a window's depth: slice z in place z modulo depth, freed as soon as it is given away.
+    Sums live in a ring of a window's depth: slice z in place z modulo depth, freed as soon as it is given.
     """
     space = image.shape[1:]
     xs, ys, zs = (positions(n, w, overlap) for n, w in zip(space, size, strict=True))
@@ -104,20 +106,21 @@ def _blended(
 
     for z, following in itertools.pairwise([*zs, space[2]]):
         for some in (corners[i : i + batch] for i in range(0, len(corners), batch)):
-            windows = torch.stack([image[:, x : x + size[0], y : y + size[1], z : z + depth] for x, y in some])
+            boxes = [(slice(x, x + size[0]), slice(y, y + size[1])) for x, y in some]
+            windows = torch.stack([image[(slice(None), *box, slice(z, z + depth))] for box in boxes])
             scores = score(_samples(windows[..., 0] if flat else windows, extra)).float()
             scores = scores[..., None] if flat else scores
             if weight is None or total is None or count is None:
                 weight = gaussian(size, scores)
                 total = scores.new_zeros((scores.shape[1], space[0], space[1], depth))
                 count = scores.new_zeros((space[0], space[1], depth))
-            for (x, y), values in zip(some, scores, strict=True):
-                box = (slice(x, x + size[0]), slice(y, y + size[1]))
+            for box, values in zip(boxes, scores, strict=True):
                 for ring, own in _places(z, depth, depth):
                     total[(slice(None), *box, ring)] += weight[..., own] * values[..., own]
                     count[(*box, ring)] += weight[..., own]
             del windows, scores
-        assert total is not None and count is not None
+        assert total is not None
+        assert count is not None
         for first in range(z, following, SLAB):
             for ring, own in _places(first, min(SLAB, following - first), depth):
                 yield first + own.start, total[..., ring] / count[..., ring]
@@ -126,7 +129,7 @@ def _blended(
 
 
 def _places(first: int, number: int, depth: int) -> list[tuple[slice, slice]]:
-    """Where slices `first` to `first + number` lie in the ring: (places, slices counted from `first`), one or two."""
+    """Where slices from `first` on lie in the ring: one or two of (places, slices counted from `first`)."""
     start = first % depth
     before = min(number, depth - start)
     found = [(slice(start, start + before), slice(0, before))]

@@ -1,0 +1,384 @@
+"""A cohort: a table whose columns have a meaning. It holds names of files and loads none."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CohortError, LabelError, SplitError
+from .files import replaced
+from .labels import HOW_TO_MAKE, LabelMap, nearest
+
+if TYPE_CHECKING:
+    import pandas
+
+    from .hashes import FileHashes
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scan.
+
+    Args:
+        subject: Who; several scans may share a subject.
+        domain: Value of the cohort's domain column.
+        images: File by channel; None where this scan lacks the channel.
+        label: File, or None where unlabelled.
+        columns: Every other column, as text; "" where empty.
+    """
+
+    subject: str
+    domain: str
+    images: dict[str, Path | None]
+    label: Path | None
+    columns: dict[str, str]
+
+
+class Cohort:
+    """Scans of subjects from several domains, as a table.
+
+    Columns: `subject`; `image`, or `image:NAME` for each of several channels (an empty cell: this scan lacks the
+    channel); `label` (empty: unlabelled); the domain column; optionally `split` (train, validation, test);
+    any others are kept. All values are text, so that subject 007 stays 007. Relative paths count from `root`.
+
+    Args:
+        table: The rows.
+        root: Folder that relative paths count from.
+        domain: The column that tells the domain.
+        labels: Meaning of the label values; None where nothing is labelled.
+
+    Raises:
+        CohortError: If a column is missing or a row cannot be used.
+    """
+
+    def __init__(
+        self,
+        table: pandas.DataFrame,
+        root: Path | str = ".",
+        *,
+        domain: str = "site",
+        labels: LabelMap | None = None,
+    ) -> None:
+        self.table = _text(table)
+        self.root = Path(root).absolute()
+        self.domain = domain
+        self.labels = labels
+        _check_columns(self.table, domain)
+
+    @classmethod
+    def read(cls, path: Path | str, *, domain: str = "site") -> Cohort:
+        """Read a CSV or Parquet table, and `labels.toml` beside it if there is one.
+
+        Raises:
+            CohortError: If the file or a column is missing, or a row cannot be used.
+            LabelError: If `labels.toml` is wrong.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = next(
+                (p for p in (path / "table.csv", path / "table.parquet") if p.exists()), path / "table.csv"
+            )
+        table = _read_table(path)
+        if table.empty:
+            raise CohortError(f"{path} has no rows below its header; a cohort needs at least one scan")
+        try:
+            cohort = cls(table, path.parent, domain=domain)
+        except CohortError as error:
+            raise CohortError(f"{path}: {error}") from error
+        beside = path.parent / "labels.toml"
+        return cohort.with_labels(LabelMap.read(beside)) if beside.exists() else cohort
+
+    def write(self, path: Path | str) -> Path:
+        """Write the table (CSV or Parquet, by extension), and `labels.toml` beside it; each complete or not at all.
+
+        Files below the table's folder are named relative to it, so that both can move together.
+        """
+        path = Path(path)
+        if path.suffix not in (".csv", ".parquet"):
+            raise CohortError(f"a cohort is written as .csv or .parquet, got {path.name}")
+        folder = path.parent.absolute()
+        table = self.table.copy()
+        for column in _file_columns(table):
+            table[column] = [_relative(self.root / v, folder) if v else "" for v in table[column]]
+        with replaced(path) as temporary:
+            if path.suffix == ".csv":
+                table.to_csv(temporary, index=False)
+            else:
+                table.to_parquet(temporary, index=False)
+        if self.labels is not None:
+            self.labels.write(folder / "labels.toml")
+        return path
+
+    def with_labels(self, labels: LabelMap | None) -> Cohort:
+        """The same scans with another meaning of the label values.
+
+        Raises:
+            LabelError: If its sections are by a column that this table lacks or that does not fit the domains.
+        """
+        if labels is not None and labels.domains and labels.column != self.domain:
+            if labels.column not in self.table:
+                raise LabelError(
+                    f"labels.toml has sections by {labels.column}, which is no column; {nearest(labels.column, list(self.table))}"
+                )
+            pairs = set(zip(self.table[self.domain], self.table[labels.column], strict=True))
+            members = {d: {v for other, v in pairs if other == d} for d in self.domains}
+            labels = labels.by_domains(members, self.domain)
+        return Cohort(self.table, self.root, domain=self.domain, labels=labels)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        return (
+            f"Cohort({len(self)} scans of {len(self.subjects)} subjects, "
+            f"{self.domain} {', '.join(self.domains)}, {self.root})"
+        )
+
+    @property
+    def domains(self) -> list[str]:
+        return sorted(set(self.table[self.domain]))
+
+    @property
+    def subjects(self) -> list[str]:
+        """Names in the order of the table, each once."""
+        return list(dict.fromkeys(self.table["subject"]))
+
+    @property
+    def channels(self) -> list[str]:
+        columns = [c for c in self.table if c.startswith("image:")]
+        return [c.removeprefix("image:") for c in columns] or ["image"]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, background first; empty if nothing is labelled.
+
+        Raises:
+            LabelError: If there are labels and nobody says what their values mean.
+        """
+        if self.labels is not None:
+            return list(self.labels.classes)
+        if self.labelled:
+            raise LabelError(
+                f"{self.root} has labels but no labels.toml that says what their values mean; {HOW_TO_MAKE}"
+            )
+        return []
+
+    @property
+    def labelled(self) -> int:
+        """How many scans have a label."""
+        return int((self.table["label"] != "").sum()) if "label" in self.table else 0
+
+    def rows(self) -> Iterator[Row]:
+        """One `Row` a scan, in the order of the table."""
+        names = list(self.table)
+        files = set(_file_columns(self.table))
+        single = "image" in names
+        for values in self.table.itertuples(index=False, name=None):
+            cells = dict(zip(names, values, strict=True))
+            images = {c: cells["image" if single else f"image:{c}"] for c in self.channels}
+            yield Row(
+                cells["subject"],
+                cells[self.domain],
+                {c: self.root / name if name else None for c, name in images.items()},
+                self.root / cells["label"] if cells.get("label") else None,
+                {name: cells[name] for name in names if name not in files},
+            )
+
+    def where(self, **columns: object) -> Cohort:
+        """The scans whose columns have the given value, or one of several; for other names use `where(**{...})`.
+
+        Raises:
+            CohortError: If there is no such column.
+        """
+        keep = [True] * len(self)
+        for name, wanted in columns.items():
+            if name not in self.table:
+                raise CohortError(f'there is no column "{name}"; {nearest(name, list(self.table))}')
+            several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
+            values = {str(v) for v in wanted} if several else {str(wanted)}  # type: ignore[union-attr]
+            keep = [k and v in values for k, v in zip(keep, self.table[name], strict=True)]
+        return self._of(self.table[keep])
+
+    def of_subjects(self, names: Iterable[str]) -> Cohort:
+        """All scans of the named subjects, in the order of the table.
+
+        Raises:
+            CohortError: If a name is unknown.
+        """
+        names = set(names)
+        unknown = sorted(names - set(self.subjects))
+        if unknown:
+            raise CohortError(
+                f'there is no subject "{unknown[0]}"; {nearest(unknown[0], self.subjects[:2000])}'
+            )
+        return self._of(self.table[[s in names for s in self.table["subject"]]])
+
+    def without_labels(self) -> Cohort:
+        """The same scans without the names of their label files."""
+        return self._of(self.table.assign(label="") if "label" in self.table else self.table)
+
+    def leave_one_out(self) -> Iterator[tuple[Cohort, Cohort]]:
+        """(others, held out) for each domain; other scans of a held-out subject are on neither side.
+
+        Raises:
+            SplitError: If there are fewer than 2 domains, or nothing would be left to train on.
+        """
+        if len(self.domains) < 2:
+            raise SplitError(
+                f"leaving out one {self.domain} needs at least 2, got {len(self.domains)} ({', '.join(self.domains)}); "
+                "name another domain column"
+            )
+        for domain in self.domains:
+            held = self.where(**{self.domain: domain})
+            away = set(held.subjects)
+            rest = self._of(self.table[[s not in away for s in self.table["subject"]]])
+            if not len(rest):
+                raise SplitError(
+                    f"every subject was scanned at {self.domain}={domain}: holding it out leaves no other subject"
+                )
+            yield rest, held
+
+    def hash(self, hashes: FileHashes | None = None) -> str:
+        """SHA-256 of the content: the table, the meaning of the labels and every file.
+
+        Where files lie does not matter, nor does the order of the rows.
+
+        Args:
+            hashes: Known hashes of files, to save reading them again; by default those of this process.
+        """
+        from .hashes import FileHashes
+
+        hashes = hashes or FileHashes()
+        rows = []
+        for row in self.rows():
+            files = {c: p and hashes.of(p) for c, p in row.images.items()}
+            rows.append(json.dumps([row.columns, files, row.label and hashes.of(row.label)], sort_keys=True))
+        labels = None if self.labels is None else self.labels.as_dict()
+        whole = json.dumps([self.domain, labels, sorted(rows)], sort_keys=True)
+        return hashlib.sha256(whole.encode()).hexdigest()
+
+    def _of(self, table: pandas.DataFrame) -> Cohort:
+        return Cohort(table, self.root, domain=self.domain, labels=self.labels)
+
+
+def _check_columns(table: pandas.DataFrame, domain: str) -> None:
+    names = [str(c) for c in table.columns]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise CohortError(
+            f'column "{twice[0]}" occurs {names.count(twice[0])} times; rename or remove the others'
+        )
+    for name, what in {"subject": "who was scanned", domain: "the domain"}.items():
+        if name not in names:
+            cure = (
+                "rename it, or name the domain column with --domain"
+                if name == domain
+                else "rename it, or add one"
+            )
+            raise CohortError(f'there is no column "{name}" ({what}); {nearest(name, names)}; {cure}')
+        empty = [i + 1 for i, value in enumerate(table[name]) if not value]
+        if empty:
+            raise CohortError(f'column "{name}" is empty in row {_some(empty)}; fill it, or remove the rows')
+    several = [n for n in names if n.startswith("image:")]
+    if "image" in names and several:
+        raise CohortError(
+            f'columns "image" and "{several[0]}" together; name one channel "image", or all "image:NAME"'
+        )
+    if "image" not in names and not several:
+        raise CohortError(
+            f'there is no column "image"; {nearest("image", names)}; name one "image", or "image:NAME" for each channel'
+        )
+    if "image:" in several:
+        raise CohortError('column "image:" names no channel; for example image:T1')
+    images = table[several or ["image"]]
+    none = [i + 1 for i, row in enumerate(images.itertuples(index=False)) if not any(row)]
+    if none:
+        raise CohortError(f"row {_some(none)} has no image; fill it, or remove the rows")
+    if "split" in names:
+        wrong = sorted(set(table["split"]) - {"", *SPLITS})
+        if wrong:
+            raise CohortError(
+                f'column "split" has "{wrong[0]}"; expected {", ".join(SPLITS)} or nothing; '
+                f"{nearest(wrong[0], SPLITS)}"
+            )
+
+
+def _file_columns(table: pandas.DataFrame) -> list[str]:
+    return [c for c in table.columns if c in ("image", "label") or c.startswith("image:")]
+
+
+def _read_table(path: Path) -> pandas.DataFrame:
+    import pandas
+
+    if not path.exists():
+        others = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
+        hint = nearest(path.name, others) if others else "`shiftproof cohort import FOLDER` makes one"
+        raise CohortError(f"{path} does not exist; {hint}")
+    if path.suffix == ".parquet":
+        try:
+            # Nullable types: a column of whole numbers with an empty cell would become 1.0, 2.0 otherwise.
+            return pandas.read_parquet(path, dtype_backend="numpy_nullable")
+        except (OSError, ValueError) as error:
+            raise CohortError(f"{path} is no readable Parquet file: {error}") from error
+    if path.suffix not in (".csv", ".tsv"):
+        raise CohortError(f"{path} is no table known here; expected .csv or .parquet")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CohortError(f"{path} is not in UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
+    except OSError as error:
+        raise CohortError(f"{path} cannot be read: {error.strerror}") from error
+    # Spreadsheets in many countries write semicolons.
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(line)]
+    except csv.Error as error:
+        raise CohortError(f"{path} is no valid CSV: {error}") from error
+    if not lines:
+        raise CohortError(
+            f"{path} is empty; expected a header with the columns subject, image, label and a domain"
+        )
+    header = [name.strip() for name in lines[0]]
+    for number, line in enumerate(lines[1:], start=1):
+        if len(line) != len(header):
+            raise CohortError(
+                f"{path}: row {number} has {len(line)} cells, the header {len(header)}; "
+                "put quotes around cells with a comma"
+            )
+    return pandas.DataFrame(lines[1:], columns=header, dtype=object)
+
+
+def _text(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Every cell as text without surrounding space, "" where there is nothing."""
+    import pandas
+
+    if table.columns.has_duplicates:
+        return table
+    columns = {
+        str(name): [
+            "" if value is None or value is pandas.NA or value != value else str(value).strip()
+            for value in table[name].tolist()
+        ]
+        for name in table.columns
+    }
+    return pandas.DataFrame(columns, dtype=object)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    path = Path(os.path.normpath(path))
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def _some(numbers: Sequence[int]) -> str:
+    shown = ", ".join(str(n) for n in numbers[:5])
+    return f"{shown} and {len(numbers) - 5} more" if len(numbers) > 5 else shown

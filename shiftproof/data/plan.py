@@ -1,0 +1,230 @@
+"""How scans become arrays, decided once from the training domains and written to `plan.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PlanError
+from .files import write_text
+from .geometry import restore_labels
+from .labels import nearest
+from .preprocess import Preprocessed, preprocess
+
+if TYPE_CHECKING:
+    from .cohort import Cohort
+
+__all__ = ["Plan", "Preprocessed", "make_plan", "preprocess", "restore_labels"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training scans decided, for every scan that a network will see.
+
+    Args:
+        dimensions: 2 (a slice at a time) or 3.
+        orientation: Where the axes of a case point to; the third is the slice axis. "" for pictures, whose axes stay.
+        spacing_mm: Voxel size of a case; None for the slice axis in 2D, which is never resampled.
+        channels: Names, in the order of the network's input.
+        classes: Names, background first; empty where nothing was labelled.
+        normalisation: By channel, {"scheme": "zscore"} or {"scheme": "clip", "lower", "upper", "mean", "sd"}.
+        patch: Voxels of a training patch, `dimensions` numbers.
+        crop: "background" (to the box of what is not background) or "none".
+        statistics: What the plan was made from: scans, subjects, spacing, size and intensity by domain.
+    """
+
+    dimensions: int
+    orientation: str
+    spacing_mm: tuple[float | None, float | None, float | None]
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    normalisation: dict[str, dict[str, Any]]
+    patch: tuple[int, ...]
+    crop: str = "background"
+    statistics: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require_sound(self)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """The part that decides a case's arrays; equal parts share preprocessed cases."""
+        return {k: v for k, v in asdict(self).items() if k not in ("patch", "statistics", "classes")}
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            PlanError: If it is no plan, or says something that has no meaning.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise PlanError(f"the plan is no valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise PlanError(f"a plan is a JSON object, got {type(values).__name__}")
+        version = values.pop("format", None)
+        if version != FORMAT:
+            raise PlanError(
+                f"the plan has format {version!r}, this version reads {FORMAT}; make the plan again"
+            )
+        names = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(names))
+        if unknown:
+            raise PlanError(f'the plan has an unknown entry "{unknown[0]}"; {nearest(unknown[0], names)}')
+        absent = [n for n in names if n not in values]
+        if absent:
+            raise PlanError(f'the plan lacks "{absent[0]}"; make the plan again')
+        lists = ("spacing_mm", "channels", "classes", "patch")
+        for name in lists:
+            if not isinstance(values[name], list):
+                raise PlanError(f"plan: {name} must be a list, got {values[name]!r}")
+        return cls(**{k: tuple(v) if k in lists else v for k, v in values.items()})
+
+    def write(self, path: Path | str) -> None:
+        """Write `plan.json`, complete or not at all."""
+        write_text(Path(path), self.to_json() + "\n")
+
+    @classmethod
+    def read(cls, path: Path | str) -> Plan:
+        """Read `plan.json`.
+
+        Raises:
+            PlanError: If it is missing or wrong.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        try:
+            return cls.from_json(text)
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from error
+
+
+def make_plan(
+    cohort: Cohort,
+    *,
+    dimensions: int | None = None,
+    spacing_mm: Sequence[float | None] | None = None,
+    patch: Sequence[int] | None = None,
+    normalisation: str | Mapping[str, str] | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """A plan from the scans of `cohort`, which must be the training domains and nothing else.
+
+    Args:
+        cohort: Training scans.
+        dimensions: 2 or 3; by default 2 if the scans are pictures, have thick slices (more than 3 pixels) or few (below
+            16 in the median), else 3.
+        spacing_mm: Voxel size, slice axis last; by default the median per axis, and for a slice axis that is more than
+            3 times coarser the 10th percentile, so that thin slices are not thrown away.
+        patch: Voxels; by default what covers the median scan, up to 128 a side in 2D and 96 in 3D.
+        normalisation: "zscore" or "clip", for all or by channel; by default "clip" for a channel named CT.
+        workers: Processes that read.
+        progress: Called with (scans read, all).
+
+    Raises:
+        PlanError: If an option does not fit the scans, or pictures and volumes are mixed.
+        ImageError: If a scan cannot be read.
+    """
+    from . import planning
+
+    if not len(cohort):
+        raise PlanError(
+            "a plan needs at least one training scan, got none; check the cohort's split and domains"
+        )
+    channels = cohort.channels
+    schemes = planning.schemes(normalisation, channels)
+    facts = planning.facts_of(
+        cohort, clip=[c for c in channels if schemes[c] == "clip"], workers=workers, progress=progress
+    )
+    frame = planning.frame_of(facts)
+    if dimensions not in (None, 2, 3):
+        raise PlanError(f"dimensions is 2 or 3, got {dimensions}")
+    if dimensions == 3 and frame.slices == 1:
+        raise PlanError("the median scan has a single slice, too few for 3 dimensions; use dimensions 2")
+    dimensions = dimensions or (2 if frame.flat else 3)
+    spacing = planning.spacing_for(frame, dimensions, spacing_mm)
+    shape = planning.median_shape(frame, spacing)
+    return Plan(
+        dimensions,
+        frame.orientation,
+        spacing,
+        tuple(channels),
+        tuple(cohort.classes),
+        {c: planning.numbers(schemes[c], c, facts) for c in channels},
+        tuple(patch) if patch is not None else planning.patch_for(shape, dimensions),
+        statistics=planning.statistics(cohort, facts, frame),
+    )
+
+
+def _require_sound(plan: Plan) -> None:
+    """Every entry has its type and fits the others.
+
+    Raises:
+        PlanError: Otherwise.
+    """
+
+    def require(right: bool, name: str, expected: str) -> None:
+        if not right:
+            raise PlanError(f"plan: {name} must be {expected}, got {getattr(plan, name)!r}")
+
+    spacing, turn = plan.spacing_mm, plan.orientation
+    require(plan.dimensions in (2, 3), "dimensions", "2 or 3")
+    letters = isinstance(turn, str) and sorted(
+        "LPS"[["LR", "PA", "SI"].index(p)] for a in turn for p in ("LR", "PA", "SI") if a in p
+    )
+    require(
+        turn == "" or (letters == ["L", "P", "S"] and len(turn) == 3),
+        "orientation",
+        'three letters such as "LPS", or ""',
+    )
+    numbers = len(spacing) == 3 and all(_is_number(s) and s > 0 for s in spacing[: plan.dimensions])  # type: ignore[operator]
+    require(
+        numbers and (plan.dimensions == 3 or spacing[2] is None),
+        "spacing_mm",
+        "three sizes above 0 mm, or two and null in 2D",
+    )
+    for name in ("channels", "classes"):
+        names = getattr(plan, name)
+        require(
+            all(isinstance(n, str) and n for n in names) and len(set(names)) == len(names),
+            name,
+            "different names",
+        )
+    require(len(plan.channels) > 0, "channels", "at least one name")
+    right = isinstance(plan.normalisation, dict) and set(plan.normalisation) == set(plan.channels)
+    require(right, "normalisation", f"an object with the channels {', '.join(plan.channels)}")
+    for rule in plan.normalisation.values():
+        wanted = {"zscore": (), "clip": ("lower", "upper", "mean", "sd")}.get(
+            rule.get("scheme") if isinstance(rule, dict) else None
+        )
+        complete = wanted is not None and all(_is_number(rule.get(n)) for n in wanted)
+        require(
+            complete and (not wanted or (rule["lower"] < rule["upper"] and rule["sd"] > 0)),
+            "normalisation",
+            'by channel {"scheme": "zscore"} or {"scheme": "clip", "lower", "upper", "mean", "sd"} with lower < upper, sd > 0',
+        )
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in plan.patch)
+    require(whole and len(plan.patch) == plan.dimensions, "patch", f"{plan.dimensions} whole numbers above 0")
+    require(plan.crop in ("background", "none"), "crop", '"background" or "none"')
+    require(isinstance(plan.statistics, dict), "statistics", "an object")
+
+
+def _is_number(value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and value == value
+        and abs(value) != float("inf")
+    )

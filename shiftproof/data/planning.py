@@ -1,0 +1,276 @@
+"""What a plan is made from: sizes, spacings and intensities of the training scans."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import PlanError, ShiftproofError
+from .geometry import Geometry, turns
+from .images import array_of, is_picture, read_image, require_same_geometry
+from .labels import IGNORE, LabelMap
+from .parallel import run
+from .preprocess import background_of, content_box, percentiles, resampled_shape
+
+if TYPE_CHECKING:
+    from .cohort import Cohort, Row
+
+FRAME = "LPS"
+"""Orientation in which scans are compared before the plan's own is known."""
+
+FEW_SLICES = 16
+ANISOTROPIC = 3.0
+_DRAWN = 4000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One scan: where it is from, its grid in `FRAME`, and some of its intensities.
+
+    Args:
+        domain: Its domain.
+        picture: Whether the file has two axes.
+        size: Voxels.
+        cropped: Voxels of the box of what is not background.
+        spacing_mm: Voxel size.
+        values: Drawn evenly from what is not background, by channel.
+        structures: Drawn from what has a label other than background, by channel; only where asked for.
+    """
+
+    domain: str
+    picture: bool
+    size: tuple[int, int, int]
+    cropped: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    structures: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The orientation that suits the scans, and their grids in it: `sizes`, `spacings` (N, 3), slice axis last."""
+
+    orientation: str
+    spacings_mm: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def slices(self) -> int:
+        return int(np.median(self.sizes[:, 2]))
+
+    @property
+    def anisotropy(self) -> float:
+        median = np.median(self.spacings_mm, 0)
+        return float(median.max() / median.min())
+
+    @property
+    def flat(self) -> bool:
+        """Whether slices are better seen one at a time."""
+        return self.slices < FEW_SLICES or self.anisotropy > ANISOTROPIC
+
+
+def facts_of(
+    cohort: Cohort,
+    *,
+    clip: Sequence[str] = (),
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Facts]:
+    """`Facts` of every scan; of the channels in `clip` the intensities of labelled structures too."""
+    jobs = [(row, cohort.labels, tuple(clip)) for row in cohort.rows()]
+    return run(_facts, jobs, workers=workers, progress=progress)
+
+
+def _facts(row: Row, labels: LabelMap | None, clip: tuple[str, ...]) -> Facts:
+    files = tuple((c, p, _stamp(p)) for c, p in row.images.items() if p is not None)
+    label = (row.label, _stamp(row.label)) if clip and row.label is not None and labels is not None else None
+    try:
+        return _read_facts(files, label, labels if label else None, row.domain, clip)
+    except ShiftproofError as error:
+        raise type(error)(f"subject {row.subject}: {error}") from error
+
+
+# A leave-one-out study plans from nearly the same scans again and again.
+@functools.lru_cache(maxsize=2048)
+def _read_facts(
+    files: tuple[tuple[str, Path, tuple[int, int]], ...],
+    label: tuple[Path, tuple[int, int]] | None,
+    labels: LabelMap | None,
+    domain: str,
+    clip: tuple[str, ...],
+) -> Facts:
+    images = {channel: read_image(path) for channel, path, _ in files}
+    (first, reference), *others = images.items()
+    for channel, image in others:
+        require_same_geometry(reference, image, f"channels {first} and {channel}")
+    picture = is_picture(reference)
+    whole = Geometry.of(reference, "" if picture else FRAME)
+    arrays = {c: whole.forward(array_of(image)).astype(np.float32) for c, image in images.items()}
+    backgrounds = {c: background_of(a) for c, a in arrays.items()}
+    box = content_box(arrays, backgrounds)
+    values = {c: _drawn(a[box], a[box] != backgrounds[c]) for c, a in arrays.items()}
+    structures = {}
+    if label is not None and labels is not None:
+        image = read_image(label[0])
+        require_same_geometry(reference, image, "image and label")
+        index = labels.encode(whole.forward(array_of(image)), domain, name=str(label[0]))
+        structures = {c: _drawn(arrays[c], (index > 0) & (index < IGNORE)) for c in clip if c in arrays}
+    cropped = tuple(s.stop - s.start for s in box)
+    return Facts(domain, picture, whole.turned_size, cropped, whole.turned_spacing_mm, values, structures)  # type: ignore[arg-type]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    # A file that is missing is reported by the reader, in its words.
+    if not path.exists():
+        return 0, 0
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _drawn(array: np.ndarray, where: np.ndarray) -> np.ndarray:
+    values = array[where]
+    return values[:: math.ceil(len(values) / _DRAWN)].copy() if len(values) else values
+
+
+def frame_of(facts: Sequence[Facts]) -> Frame:
+    """The slice axis is the one along which all scans have one voxel, else the coarsest in the median, else S.
+
+    Raises:
+        PlanError: If pictures and volumes are mixed.
+    """
+    pictures = sum(f.picture for f in facts)
+    if 0 < pictures < len(facts):
+        raise PlanError(
+            f"{pictures} of {len(facts)} scans are 2D pictures, the others volumes; keep them in cohorts of their own"
+        )
+    spacings, sizes = np.array([f.spacing_mm for f in facts]), np.array([f.cropped for f in facts])
+    if pictures:
+        return Frame("", spacings, sizes)
+    median = np.median(spacings, 0)
+    single = [a for a in range(3) if all(f.size[a] == 1 for f in facts)]
+    # Rounding in headers must not decide; slices of an isotropic scan are axial.
+    axis = single[0] if single else 2 if median[2] > 0.95 * median.max() else int(median.argmax())
+    orientation = ("PSL", "LSP", "LPS")[axis]
+    order = list(turns(FRAME, orientation)[0])
+    return Frame(orientation, spacings[:, order], sizes[:, order])
+
+
+def spacing_for(
+    frame: Frame, dimensions: int, given: Sequence[float | None] | None
+) -> tuple[float | None, float | None, float | None]:
+    """Voxel size of the cases, see `make_plan`."""
+    if given is not None:
+        values = [None if s is None else float(s) for s in given]
+        if dimensions == 2 and len(values) == 2:
+            values.append(None)
+        if len(values) != 3 or None in values[:dimensions] or (dimensions == 2 and values[2] is not None):
+            raise PlanError(
+                f"spacing_mm needs {dimensions} sizes{' (slices are never resampled in 2D)' if dimensions == 2 else ''}, "
+                f"got {list(given)}"
+            )
+        return tuple(values)  # type: ignore[return-value]
+    spacing = np.median(frame.spacings_mm, 0)
+    if dimensions == 2:
+        return round(float(spacing[0]), 6), round(float(spacing[1]), 6), None
+    coarse = int(spacing.argmax())
+    if frame.anisotropy > ANISOTROPIC:
+        others = np.delete(spacing, coarse)
+        spacing[coarse] = max(np.percentile(frame.spacings_mm[:, coarse], 10), others.max())
+    return tuple(round(float(s), 6) for s in spacing)  # type: ignore[return-value]
+
+
+def median_shape(frame: Frame, spacing_mm: Sequence[float | None]) -> np.ndarray:
+    """Voxels of the median scan as a case."""
+    shapes = [resampled_shape(n, s, spacing_mm) for n, s in zip(frame.sizes, frame.spacings_mm, strict=True)]
+    return np.median(shapes, 0)
+
+
+def patch_for(shape: np.ndarray, dimensions: int) -> tuple[int, ...]:
+    """What covers the shape, in multiples of 16 (of 8 up to 32 voxels), up to 128 a side in 2D and 96 in 3D."""
+    cap = 128 if dimensions == 2 else 96
+    sides = []
+    for n in shape[:dimensions]:
+        unit = 8 if n <= 32 else 16
+        sides.append(min(cap, unit * math.ceil(n / unit)))
+    return tuple(sides)
+
+
+def schemes(given: str | Mapping[str, str] | None, channels: Sequence[str]) -> dict[str, str]:
+    """The scheme of normalisation by channel.
+
+    Raises:
+        PlanError: If a channel or a scheme is unknown.
+    """
+    chosen = {c: "clip" if c.upper() == "CT" else "zscore" for c in channels}
+    wanted = dict.fromkeys(channels, given) if isinstance(given, str) else dict(given or {})
+    for channel, scheme in wanted.items():
+        if channel not in chosen:
+            raise PlanError(f'normalisation names the channel "{channel}"; there are {", ".join(channels)}')
+        if scheme not in ("zscore", "clip"):
+            raise PlanError(f'normalisation is "zscore" or "clip", got "{scheme}" for {channel}')
+        chosen[channel] = scheme
+    return chosen
+
+
+def numbers(scheme: str, channel: str, facts: Sequence[Facts]) -> dict[str, Any]:
+    """A plan's rule for one channel.
+
+    Raises:
+        PlanError: If "clip" finds no spread to normalise by.
+    """
+    if scheme == "zscore":
+        return {"scheme": "zscore"}
+    # Of structures where any are labelled: air and table would decide otherwise.
+    drawn = [f.structures[channel] for f in facts if channel in f.structures]
+    if not sum(map(len, drawn)):
+        drawn = [f.values[channel] for f in facts if channel in f.values]
+    values = np.concatenate(drawn) if drawn else np.zeros(0)
+    if not len(values) or values.min() == values.max():
+        raise PlanError(
+            f'channel {channel} has no spread of values in the training scans to clip by; use "zscore"'
+        )
+    lower, upper = np.percentile(values, (0.5, 99.5))
+    rule = {
+        "lower": lower,
+        "upper": upper,
+        "mean": values.mean(dtype=np.float64),
+        "sd": values.std(dtype=np.float64),
+    }
+    return {"scheme": "clip", **{name: float(value) for name, value in rule.items()}}
+
+
+def statistics(cohort: Cohort, facts: Sequence[Facts], frame: Frame) -> dict[str, Any]:
+    """What a model card says of the training domains."""
+    subjects = {d: len(cohort.where(**{cohort.domain: d}).subjects) for d in cohort.domains}
+    domains = {}
+    for domain in cohort.domains:
+        rows = [i for i, f in enumerate(facts) if f.domain == domain]
+        intensity = {}
+        for channel in cohort.channels:
+            values = [facts[i].values[channel] for i in rows if channel in facts[i].values]
+            pooled = np.concatenate(values) if values else np.zeros(0)
+            if len(pooled):
+                spread = {
+                    "mean": float(pooled.mean(dtype=np.float64)),
+                    "sd": float(pooled.std(dtype=np.float64)),
+                }
+                intensity[channel] = spread | percentiles(pooled)
+        domains[domain] = {
+            "scans": len(rows),
+            "subjects": subjects[domain],
+            "spacing_mm": np.median(frame.spacings_mm[rows], 0).tolist(),
+            "size": np.median(frame.sizes[rows], 0).tolist(),
+            "intensity": intensity,
+        }
+    return {
+        "scans": len(cohort),
+        "subjects": len(cohort.subjects),
+        "domain": cohort.domain,
+        "domains": domains,
+    }

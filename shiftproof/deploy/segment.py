@@ -1,0 +1,139 @@
+"""One scan: from raw images to its label, in its exact geometry."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from ..data.images import is_picture, read_image
+from ..data.plan import preprocess
+from ..data.samples import Samples
+from ..errors import ModelError, StorageError
+from ..files import replacing
+from ..tasks.windows import scored_slabs
+from .model import Model
+from .streaming import upsampled
+
+CERTAIN = 255
+"""What stands for a probability of 1 in a file of probabilities; its header says so, readers give 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """One prediction.
+
+    Args:
+        label: Class indices, uint8, on the grid of the scan.
+        probabilities: Of each class, uint8 from 0 to `CERTAIN`, on the same grid; None where not asked for.
+    """
+
+    label: sitk.Image
+    probabilities: list[sitk.Image] | None = None
+
+
+def label_of(
+    model: Model, images: Mapping[str, Path | sitk.Image | None], *, batch: int = 4, overlap: float = 0.5
+) -> sitk.Image:
+    """Class indices of one scan, uint8, in its exact geometry.
+
+    Scores are made and resampled slice by slice: besides the image itself, memory holds a window's depth of
+    scores, never a class at full resolution.
+
+    Args:
+        model: From `load_model`.
+        images: A file or an image for each channel of the model; None where the scan lacks it.
+        batch: Windows scored together.
+        overlap: Share of a window that neighbours have in common.
+
+    Raises:
+        ModelError: If the channels are not the model's, or its scores are not finite.
+        ImageError: If an image cannot be used.
+    """
+    return segment(model, images, batch=batch, overlap=overlap).label
+
+
+def segment(
+    model: Model,
+    images: Mapping[str, Path | sitk.Image | None],
+    *,
+    probabilities: bool = False,
+    batch: int = 4,
+    overlap: float = 0.5,
+) -> Segmented:
+    """As `label_of`, with the probability of each class on request: a byte a voxel and class."""
+    prepared = preprocess(_read(model, images), None, model.plan)
+    geometry, number = prepared.geometry, len(model.classes)
+    image = torch.from_numpy(prepared.image)
+    extra = {"present": torch.from_numpy(prepared.present)[None]}
+    slabs = scored_slabs(
+        _score(model), image, window=model.plan.patch, batch=batch, overlap=overlap, extra=extra
+    )
+
+    # Slices lie together in memory, as they are written.
+    x, y, z = geometry.cropped
+    label = np.empty((z, x, y), np.uint8)
+    certain = np.empty((number, z, x, y), np.uint8) if probabilities else None
+    for i, scores in upsampled(slabs, (x, y, z), image.shape[-1]):
+        label[i] = scores.argmax(0).to(torch.uint8).cpu().numpy()
+        if certain is not None:
+            certain[:, i] = (scores.softmax(0) * CERTAIN).round().to(torch.uint8).cpu().numpy()
+
+    placed = geometry.place(label.transpose(1, 2, 0))
+    if certain is None:
+        return Segmented(placed)
+    # What was cropped away is background for certain; `place` fills with 0.
+    background = CERTAIN - geometry.place(CERTAIN - certain[0].transpose(1, 2, 0))
+    others = [geometry.place(one.transpose(1, 2, 0)) for one in certain[1:]]
+    return Segmented(placed, [sitk.Cast(background, sitk.sitkUInt8), *others])
+
+
+def _read(model: Model, images: Mapping[str, Path | sitk.Image | None]) -> dict[str, sitk.Image | None]:
+    if set(images) != set(model.channels):
+        raise ModelError(
+            f"the model reads the channels {', '.join(model.channels)}, got {', '.join(images) or 'none'}; "
+            "name the scan's images after them"
+        )
+    return {c: read_image(given) if isinstance(given, str | Path) else given for c, given in images.items()}
+
+
+def _score(model: Model) -> Callable[[Samples], Tensor]:
+    @torch.no_grad()
+    def score(samples: Samples) -> Tensor:
+        scores = model.task.scores(model.predict(samples.to(model.device)))
+        if not bool(torch.isfinite(scores).all()):
+            raise ModelError(
+                f"{model.folder} gives scores that are not finite; look at the scan's intensities, "
+                "or train the model anew"
+            )
+        return scores
+
+    return score
+
+
+def write_probabilities(images: Sequence[sitk.Image], path: Path) -> None:
+    """A 4D NIfTI file, a volume for each class; its header scales bytes to probabilities."""
+    flat = is_picture(images[0])
+    joined = sitk.JoinSeries([image[:, :, 0] if flat else image for image in images])
+    with replacing(path) as temporary:
+        plain = temporary.with_name(temporary.name.removesuffix(".gz") + ".plain.nii")
+        try:
+            sitk.WriteImage(joined, str(plain))
+            with open(plain, "r+b") as file:
+                file.seek(112)  # scl_slope and scl_inter
+                file.write(struct.pack("<ff", 1 / CERTAIN, 0.0))
+            with open(plain, "rb") as file, gzip.open(temporary, "wb", compresslevel=6) as target:
+                shutil.copyfileobj(file, target)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise StorageError(f"cannot write {path}: {reason}; is the disk full?") from error
+        finally:
+            plain.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""The page: one HTML file that needs nothing else, for a study or for a user's own predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..errors import ShiftproofError
+from ..files import write_text
+from ..statistics import per_subject
+from . import figures, numbers, overlays, tables
+from .findings import oriented, summarise
+from .results import Results, read_evaluation, read_results
+from .svg import colours, inline
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def report(folder: Path) -> Path:
+    """Write `report.html` into the folder of a study or of an evaluation, and return its path.
+
+    What is missing (a failed cell, a reference, predictions) is named on the page where it would be.
+    Equal results give the same page, byte for byte, but for the seconds that they took.
+
+    Raises:
+        RunError: If the folder holds neither.
+    """
+    path = Path(folder) / "report.html"
+    write_text(path, page(read_results(Path(folder))))
+    return path
+
+
+def evaluation_report(folder: Path) -> Path:
+    """As `report`, of what `shiftproof evaluate` wrote into a folder."""
+    path = Path(folder) / "report.html"
+    write_text(path, page(read_evaluation(Path(folder))))
+    return path
+
+
+def page(results: Results) -> str:
+    """All of the page, from results to HTML."""
+    found = summarise(results)
+    values = per_subject(oriented(results.rows, results.primary), results.primary)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": numbers.number,
+        "between": lambda part, digits, signed=False: numbers.span(part["low"], part["high"], digits, signed=signed),
+        "percent": numbers.percent,
+        "percent_span": numbers.percent_span,
+        "plural": numbers.plural,
+        "p": tables.p_text,
+        "inline": inline,
+    }
+    scored = [d for d, n in found["subjects"]["by domain"].items() if n]
+    return environment.get_template("page.html.j2").render(
+        found=found,
+        facts=results.facts,
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        paint={d: c for d, (c, _) in colours(found["domains"]).items()},
+        dots=[figures.dots(values, found, d) for d in scored] + [figures.dots(values, found)] * (len(scored) > 1),
+        differences=figures.differences(values, found),
+        structures=tables.structures(results),
+        distributions=tables.distributions(results, values),
+        comparisons=tables.comparisons(found),
+        comparison_columns=tables.COMPARISON_COLUMNS,
+        curves=[c for r in results.recipes if (c := figures.curves(results, r["name"])) is not None],
+        cases=cases(results, values, found),
+        recipes=tables.recipes(results),
+        cells=tables.cells(results),
+    )
+
+
+def cases(results: Results, values: pd.DataFrame, found: dict[str, Any]) -> dict[str, Any]:
+    """Overlays of the row in question and of its reference, or why there are none."""
+    first = found["selected"] or found["leader"] or next((r["row"] for r in found["rows"] if r["overall"]["n"]), None)
+    if first is None:
+        return {"domains": [], "row": None, "reference": None, "legend": [], "reasons": []}
+    reference = next(r["reference"] for r in found["rows"] if r["row"] == first)
+    shown = [first, *([reference] if reference and reference in set(values["row"]) else [])]
+    higher = found["primary"]["higher_is_better"]
+    domains, reasons = [], []
+    meaning = overlays.meaning_of(results)
+    for domain in found["held_out"]:
+        chosen = overlays.picked(values, first, domain, higher_is_better=higher)
+        rows = []
+        for row in shown:
+            plots = []
+            for case in chosen:
+                try:
+                    plots.append(overlays.overlay(case, results, row, meaning))
+                except ShiftproofError as error:
+                    reasons.append(str(error))
+            if plots:
+                rows.append({"row": row, "plots": plots})
+        if rows:
+            domains.append({"domain": domain, "rows": rows})
+    legend = [(name, overlays.structure_colour(k)) for k, name in enumerate(meaning.classes) if k]
+    return {
+        "domains": domains,
+        "row": first,
+        "reference": reference,
+        "legend": legend,
+        "reasons": list(dict.fromkeys(reasons)),
+    }

@@ -1,0 +1,235 @@
+"""What a scenario is, and how its files come to lie in a folder: completely, once, and checked."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import OptionError, StorageError
+from ..files import replacing, storing, write_json, write_text
+
+Array = np.ndarray
+Progress = Callable[[int, int], None]  # subjects done, subjects in all
+
+JOURNAL, MARKER, TABLE = "made.jsonl", "complete.json", "table.csv"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One subject as it goes to disk: arrays in storage order and the affine from voxel index to RAS mm."""
+
+    subject: str
+    image: Array  # int16 (X, Y, Z)
+    label: Array  # uint8 (X, Y, Z)
+    affine: Array  # (4, 4)
+    columns: dict[str, Any]
+
+    def digest(self) -> str:
+        """Of the arrays and their shape, not of compressed files, which differ between versions of zlib."""
+        content = hashlib.sha256(repr(self.image.shape).encode())
+        content.update(np.ascontiguousarray(self.image, dtype="<i2").tobytes())
+        content.update(np.ascontiguousarray(self.label, dtype="u1").tobytes())
+        return content.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A cohort whose shift is known, made on demand from a few numbers.
+
+    `hashes` are the content hashes at the default number of subjects and seed, by size; they were written before any
+    method was compared on the scenario, and a change to them is a new scenario.
+    """
+
+    name: str
+    description: str
+    sizes: tuple[str, ...]
+    sites: tuple[str, ...]
+    shifts: tuple[dict[str, str], ...]  # a row a site: what it scans, with what, what that does
+    labels_toml: str
+    licence: str
+    hashes: dict[str, str]
+    subject: Callable[..., Scan]  # (site, index, *, size, seed), importable by name: workers need it
+
+    def content_hash(self, digests: Iterable[tuple[str, str]]) -> str:
+        lines = "".join(f"{subject} {digest}\n" for subject, digest in sorted(digests))
+        return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+    def make(
+        self,
+        folder: str | Path,
+        *,
+        size: str = "2d",
+        subjects: int = 24,
+        seed: int = 0,
+        sites: Sequence[str] | None = None,
+        workers: int = 1,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Write the cohort and return its folder; what is already there and intact is kept.
+
+        Args:
+            folder: new, empty, or one that an earlier call with the same size and seed left, complete or not.
+            size: "2d" (a dozen thick slices of 64 x 64), "3d" (about 64 voxels a side) or "full" (about 1.6 mm).
+            subjects: a site; subject i is the same however many are made.
+            seed: 0 is the frozen cohort; others are new people from the same distribution.
+            sites: a selection; all by default.
+            workers: processes; the files do not depend on it.
+            progress: called with the subjects done and the subjects in all.
+
+        Raises:
+            OptionError: an unknown size or site, or a number of subjects below 1.
+            StorageError: the folder holds something else, or cannot be written.
+        """
+        chosen = self._checked(size, subjects, seed, sites, workers)
+        folder = Path(folder)
+        settings = {"scenario": self.name, "size": size, "seed": seed, "version": self.hashes.get(size, "")}
+        with storing(folder):
+            kept = open_folder(folder, settings)
+            wanted = [(site, i) for site in chosen for i in range(subjects)]
+            todo = [(site, i) for site, i in wanted if not intact(folder, kept.get(f"{site}{i}"))]
+            if progress:
+                progress(len(wanted) - len(todo), len(wanted))
+            if todo:
+                (folder / MARKER).unlink(missing_ok=True)
+            make_one = partial(write_subject, self.subject, folder, size, seed)
+            with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
+                for done, record in enumerate(mapped(make_one, todo, workers), start=1):
+                    kept[record["key"]] = record
+                    journal.write(json.dumps(record) + "\n")
+                    journal.flush()
+                    if progress:
+                        progress(len(wanted) - len(todo) + done, len(wanted))
+            self._finish(folder, settings, [kept[f"{site}{i}"] for site, i in wanted])
+        return folder
+
+    def _checked(
+        self, size: str, subjects: int, seed: int, sites: Sequence[str] | None, workers: int
+    ) -> tuple[str, ...]:
+        if size not in self.sizes:
+            raise OptionError(f"{self.name} has no size {size!r}; it has {', '.join(self.sizes)}")
+        if subjects < 1 or workers < 1 or seed < 0:
+            raise OptionError(
+                f"{self.name} needs subjects >= 1, workers >= 1 and seed >= 0, got {subjects}, {workers} and {seed}"
+            )
+        chosen = tuple(self.sites if sites is None else dict.fromkeys(sites))
+        unknown = [s for s in chosen if s not in self.sites]
+        if unknown or not chosen:
+            got = ", ".join(map(repr, unknown)) or "none"
+            raise OptionError(f"{self.name} has the sites {', '.join(self.sites)}; got {got}")
+        return chosen
+
+    def _finish(self, folder: Path, settings: dict[str, Any], records: list[dict[str, Any]]) -> None:
+        rows = [record["row"] for record in records]
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([list(rows[0]), *(row.values() for row in rows)])
+        write_text(folder / TABLE, table.getvalue())
+        write_text(folder / "labels.toml", self.labels_toml)
+        write_text(folder / "NOTICE.txt", self.licence)
+        content = self.content_hash((r["row"]["subject"], r["digest"]) for r in records)
+        write_json(folder / MARKER, {**settings, "subjects": len(records), "content_hash": content})
+
+
+def open_folder(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Records by key of what an earlier call made here; none if the scenario itself has changed since."""
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / JOURNAL
+    if not journal.exists():
+        if any(p for p in folder.iterdir() if not p.name.startswith(".")):
+            raise StorageError(
+                f"{folder} is not empty and was not made by a scenario; name a new or empty folder"
+            )
+        write_text(journal, json.dumps(settings) + "\n")
+        return {}
+    lines = list(parsed(journal.read_text(encoding="utf-8")))
+    found = lines[0] if lines else {}
+    if any(found.get(k) != settings[k] for k in ("scenario", "size", "seed")):
+        held, asked = (
+            " ".join(f"{k}={v.get(k)}" for k in ("scenario", "size", "seed")) for v in (found, settings)
+        )
+        raise StorageError(f"{folder} holds {held}, and {asked} is asked for; name another folder")
+    records = lines[1:] if found["version"] == settings["version"] else []
+    # Written anew, so that a line which a kill cut off does not spoil the one that is appended next.
+    write_text(journal, "".join(json.dumps(line) + "\n" for line in (settings, *records)))
+    return {record["key"]: record for record in records}
+
+
+def parsed(text: str) -> Iterator[dict[str, Any]]:
+    """The complete lines of a journal; a last one that was cut off by a kill is dropped."""
+    for line in text.splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def intact(folder: Path, record: dict[str, Any] | None) -> bool:
+    return record is not None and all(file_hash(folder / name) == h for name, h in record["files"].items())
+
+
+def file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+
+
+def mapped(
+    make_one: Callable[[tuple[str, int]], Any], todo: list[tuple[str, int]], workers: int
+) -> Iterator[Any]:
+    if workers == 1 or len(todo) < 2:
+        yield from map(make_one, todo)
+        return
+    # Not forked: a fork of a process that runs torch's threads may hang.
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(make_one, todo)
+
+
+def write_subject(
+    make_scan: Callable[..., Scan], folder: Path, size: str, seed: int, which: tuple[str, int]
+) -> dict[str, Any]:
+    site, index = which
+    scan = make_scan(site, index, size=size, seed=seed)
+    names = {"image": f"images/{scan.subject}.nii.gz", "label": f"labels/{scan.subject}.nii.gz"}
+    write_nifti(folder / names["image"], scan.image, scan.affine)
+    write_nifti(folder / names["label"], scan.label, scan.affine)
+    return {
+        "key": f"{site}{index}",
+        "row": {"subject": scan.subject, **names, "site": site, **scan.columns},
+        "digest": scan.digest(),
+        "files": {name: file_hash(folder / name) for name in names.values()},
+    }
+
+
+def write_nifti(path: Path, array: Array, affine: Array) -> None:
+    """Atomically; `affine` maps the array's indices to RAS mm."""
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(
+        np.ascontiguousarray(array.transpose(2, 1, 0))
+    )  # SimpleITK reads (z, y, x)
+    lps = np.diag([-1.0, -1.0, 1.0]) @ affine[:3]
+    spacing = np.sqrt((lps[:, :3] ** 2).sum(0))
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:, 3].tolist())
+    image.SetDirection((lps[:, :3] / spacing).ravel().tolist())
+    with replacing(path) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+        except RuntimeError as error:  # ITK does not say why; a full disk is the usual reason
+            raise StorageError(
+                f"cannot write {path}; see that the disk has space and run the same command again"
+            ) from error
+
+
+def read_file(name: str) -> str:
+    """A text file that is shipped with the scenarios."""
+    return (files("shiftproof.scenarios") / "files" / name).read_text(encoding="utf-8")

@@ -1,0 +1,34 @@
+"""From rows (subject, structure, metric, seed) to one value a subject."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def per_subject(rows: pd.DataFrame, metric: str, *, structure: str | None = None) -> pd.DataFrame:
+    """One line a row of the study, held-out domain and subject, seeds averaged.
+
+    A subject's value is the mean over seeds of the mean over structures of the mean over scans:
+    a structure that was scanned twice counts no more than one that was scanned once. Values that
+    are NaN (both empty) are left out of means; a subject without any is kept with NaN.
+
+    Args:
+        rows: Tidy results: `row`, `held_out`, `seed`, `subject`, `domain`, `structure`, `metric`,
+            `value`.
+        metric: The one to keep.
+        structure: Only this one; None for the mean over structures.
+
+    Returns:
+        Columns `row`, `held_out`, `domain`, `subject`, `value`, `seeds` (with a value), sorted.
+    """
+    kept = rows[rows["metric"] == metric]
+    if structure is not None:
+        kept = kept[kept["structure"] == structure]
+    keys = ["row", "held_out", "domain", "subject"]
+    by_structure = kept.groupby([*keys, "seed", "structure"], sort=True)["value"].mean()
+    by_seed = by_structure.groupby([*keys, "seed"], sort=True).mean()
+    by_subject = by_seed.groupby(keys, sort=True)
+    return by_subject.mean().to_frame("value").assign(seeds=by_subject.count()).reset_index()

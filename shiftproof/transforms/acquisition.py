@@ -1,0 +1,120 @@
+"""What an acquisition does to an image: noise, blur, coarse sampling, coil sensitivity.
+
+Images are (B, C, *space). Conventions as in `intensity.py`. Operations whose physics has a zero (Rician noise, a
+receive field) take the channel's lowest value for it where the image has values below 0, as z-scored images do.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import OptionError
+from . import separable
+from .fields import noise, polynomial
+from .intensity import in_float32, lowest, spread
+
+
+@in_float32
+def gaussian_noise(image: Tensor, variance: Tensor, seed: Tensor) -> Tensor:
+    """The image plus Gaussian noise of this variance, from a seed per sample (B,) or per channel (B, C)."""
+    return torch.addcmul(image, _noise(image, seed), spread(variance, image).sqrt())
+
+
+@in_float32
+def rician_noise(image: Tensor, variance: Tensor, seed: Tensor) -> Tensor:
+    """Magnitude of the image with Gaussian noise of this variance in its real and its imaginary part.
+
+    Of a signal A the result M has E[M^2] = A^2 + 2 variance.
+    """
+    air, std = lowest(image), spread(variance, image).sqrt()
+    real = torch.addcmul(image - air, _noise(image, seed), std)
+    imaginary = std * _noise(image, seed + 2**62)  # drawn seeds are below 2^62: this is nobody's
+    return torch.hypot(real, imaginary) + air
+
+
+@in_float32
+def blur(image: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur by `sigma` voxels, (B,), (B, C) or, with one for each axis, (B, C, dimensions)."""
+    sigmas = _per_axis(sigma, image)
+    matrices = [separable.gaussian(s, n) for s, n in zip(sigmas, image.shape[2:], strict=True)]
+    return separable.along_axes(image, [m.to(image) for m in matrices])
+
+
+Down = Literal["nearest", "linear"]
+Up = Literal["nearest", "linear", "cubic"]
+
+
+@in_float32
+def low_resolution(
+    image: Tensor,
+    zoom: Tensor,
+    *,
+    down: Down = "nearest",
+    up: Up = "linear",
+    axes: tuple[int, ...] | None = None,
+) -> Tensor:
+    """As if acquired on a grid coarser by `zoom` <= 1 and interpolated back to the image's own.
+
+    Args:
+        image: (B, C, *space).
+        zoom: Of the number of voxels an axis, (B,), (B, C) or (B, C, dimensions); the number is rounded.
+        down: How the coarse grid takes its values: "nearest", without smoothing as in nnU-Net, or "linear".
+        up: How it is brought back: "nearest", "linear" or "cubic".
+        axes: Spatial axes that lose resolution; None for all. Slices that are thick already keep theirs.
+    """
+    if down not in ("nearest", "linear") or up not in ("nearest", "linear", "cubic"):
+        raise OptionError(
+            f'low resolution goes down by "nearest" or "linear" and up by "nearest", "linear" or "cubic", got {down!r}, {up!r}'
+        )
+    kinds = {"nearest": separable.nearest, "linear": separable.linear, "cubic": separable.cubic}
+    matrices = []
+    for axis, (factor, size) in enumerate(zip(_per_axis(zoom, image), image.shape[2:], strict=True)):
+        if axes is not None and axis not in axes:
+            factor = torch.ones_like(factor)
+        count = torch.round(factor * size).clamp(1, size)  # (B, C): voxels of the coarse grid
+        coarse = count.unsqueeze(-1)
+        centre = torch.arange(size, device=count.device) + 0.5
+        # Rows beyond `count` are of no coarse voxel, and no column of the way up refers to them.
+        to_coarse = kinds[down](centre * size / coarse - 0.5, torch.full_like(count, size), size)
+        to_fine = kinds[up](centre * coarse / size - 0.5, count, size)
+        matrices.append((to_fine @ to_coarse).to(image))
+    return separable.along_axes(image, matrices)
+
+
+BIAS_DEGREE = 3
+
+
+@in_float32
+def bias_field(image: Tensor, coefficients: Tensor) -> Tensor:
+    """The signal times exp(smooth polynomial): the intensity non-uniformity of a receive coil.
+
+    Args:
+        image: (B, C, *space).
+        coefficients: Of products of Legendre polynomials up to total degree 3 without the constant,
+            (B, C, terms) in the order of `fields.polynomial_terms`, or (B, terms) for all channels alike, as for
+            sequences of one session and coil. The logarithm of the field has mean 0 over the field of view.
+    """
+    coefficients = coefficients.to(image.device, image.dtype)
+    if coefficients.ndim == 2:
+        coefficients = coefficients.unsqueeze(1)
+    air = lowest(image)
+    return (image - air) * polynomial(coefficients, tuple(image.shape[2:]), BIAS_DEGREE).exp() + air
+
+
+def _noise(image: Tensor, seed: Tensor) -> Tensor:
+    field = noise(seed, tuple(image.shape[seed.ndim :]), image.device)
+    return field.to(image.dtype)
+
+
+def _per_axis(parameter: Tensor, image: Tensor) -> list[Tensor]:
+    """(B,), (B, C) or (B, C, dimensions) as one (B, C or 1) for each axis.
+
+    On the parameter's device: matrices are made there and moved, since on a GPU their sums have no fixed order.
+    """
+    parameter = parameter.to(image.dtype)
+    if parameter.ndim < 3:
+        return [parameter.reshape(len(parameter), -1)] * (image.ndim - 2)
+    return list(parameter.unbind(-1))

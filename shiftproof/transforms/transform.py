@@ -1,0 +1,165 @@
+"""Samples to samples: random parameters are drawn, then applied, so that a transform can be replayed and undone.
+
+The rule of randomness, for every transform here:
+
+- `draw` takes all parameters from one generator, on the CPU, whatever device the samples are on. How many numbers it
+  takes depends on the samples' shape only, never on what was drawn.
+- Parameters have the samples along their first axis and stay on the CPU, so that deciding who is transformed never
+  waits for a GPU. A permuted batch with permuted parameters gives the permuted result.
+- Noise for every voxel is not drawn in advance: a parameter holds its seed, one for each sample and channel, and the
+  field is a function of (seed, shape, kind of device). Equal parameters give bit-equal results on one device.
+- Samples and channels that are not chosen keep their values, bit for bit, and cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..data.samples import Samples
+from ..errors import OptionError
+from .spans import Seed, Span
+
+Parameters = dict[str, Tensor]
+"""What was drawn, by name, samples along the first axis."""
+
+Description = tuple[str, float, str]
+"""Name, probability per sample and range of one random change, for reports."""
+
+
+class Transform:
+    """Samples to samples. A subclass gives `draw` and `apply`, and `inverse` if it moves voxels."""
+
+    def draw(self, samples: Samples, generator: Generator) -> Parameters:
+        """Random parameters for these samples; only their shape is looked at."""
+        raise NotImplementedError
+
+    def apply(self, samples: Samples, parameters: Parameters) -> Samples:
+        """The samples transformed; a pure function of both arguments, which are not changed."""
+        raise NotImplementedError
+
+    def inverse(self, samples: Samples, parameters: Parameters) -> Samples:
+        """Voxels moved back to where `apply` took them from. Intensities are not restored."""
+        return samples
+
+    def describe(self) -> list[Description]:
+        """One line for each random change, in the order in which they act."""
+        raise NotImplementedError
+
+    def __call__(self, samples: Samples, generator: Generator) -> Samples:
+        return self.apply(samples, self.draw(samples, generator))
+
+    def __repr__(self) -> str:
+        lines = [f"{name}: probability {p:g}{span and ', ' + span}" for name, p, span in self.describe()]
+        return f"{type(self).__name__}({'; '.join(lines)})"
+
+
+class Compose(Transform):
+    """Transforms one after the other; of none at all, the identity.
+
+    Parameters of the transform at position `i` are named `i.name`.
+    """
+
+    def __init__(self, transforms: Sequence[Transform]) -> None:
+        self.transforms = list(transforms)
+
+    def draw(self, samples: Samples, generator: Generator) -> Parameters:
+        return {
+            f"{position}.{name}": value
+            for position, transform in enumerate(self.transforms)
+            for name, value in transform.draw(samples, generator).items()
+        }
+
+    def apply(self, samples: Samples, parameters: Parameters) -> Samples:
+        for position, transform in enumerate(self.transforms):
+            samples = transform.apply(samples, _of(position, parameters))
+        return samples
+
+    def inverse(self, samples: Samples, parameters: Parameters) -> Samples:
+        for position, transform in reversed(list(enumerate(self.transforms))):
+            samples = transform.inverse(samples, _of(position, parameters))
+        return samples
+
+    def describe(self) -> list[Description]:
+        return [line for transform in self.transforms for line in transform.describe()]
+
+
+def _of(position: int, parameters: Parameters) -> Parameters:
+    start = f"{position}."
+    return {name.removeprefix(start): value for name, value in parameters.items() if name.startswith(start)}
+
+
+class Varied(Transform):
+    """An operation on images, with parameters drawn for each sample and channel.
+
+    Channels that a subject lacks (`extra["present"]` False) are zeros that mean nothing and stay zeros.
+
+    Args:
+        operation: `operation(image, **parameters, **options)` of `intensity.py` or `acquisition.py`: acts on every
+            channel on its own, parameters (B, C) or (B, C, size).
+        probability: Of a sample to be changed.
+        channel_probability: Of each channel of such a sample.
+        options: Arguments of the operation that are the same for all.
+        spans: What each parameter is drawn from, by the operation's name for it.
+
+    Raises:
+        OptionError: If a probability is not one.
+    """
+
+    def __init__(
+        self,
+        operation: Callable[..., Tensor],
+        probability: float,
+        *,
+        channel_probability: float = 1.0,
+        options: Mapping[str, Any] | None = None,
+        **spans: Span,
+    ) -> None:
+        for value in (probability, channel_probability):
+            check_probability(operation.__name__, value)
+        self.operation = operation
+        self.probability = probability
+        self.channel_probability = channel_probability
+        self.options = dict(options or {})
+        self.spans = spans
+
+    def draw(self, samples: Samples, generator: Generator) -> Parameters:
+        count, channels = samples.image.shape[:2]
+        chosen = (torch.rand(count, 1, generator=generator) < self.probability).expand(count, channels)
+        if self.channel_probability < 1:
+            chosen = chosen & (torch.rand(count, channels, generator=generator) < self.channel_probability)
+        parameters = {"chosen": chosen}
+        for name, span in self.spans.items():
+            size = () if span.size is None else (span.size,)
+            value = span.draw((count, 1 if span.shared else channels, *size), generator)
+            parameters[name] = value.expand(count, channels, *size)
+        return parameters
+
+    def apply(self, samples: Samples, parameters: Parameters) -> Samples:
+        chosen, image = parameters["chosen"], samples.image
+        if "present" in samples.extra:
+            chosen = chosen & samples.extra["present"].cpu()
+        index = chosen.flatten().nonzero().flatten()
+        if len(index) == 0:
+            return samples
+        single = image.flatten(0, 1).unsqueeze(1)  # (B C, 1, *space)
+        drawn = {n: parameters[n].flatten(0, 1)[index].unsqueeze(1) for n in self.spans}
+        if len(index) == len(single):
+            return samples.replace(image=self.operation(single, **drawn, **self.options).view_as(image))
+        index = index.to(image.device)
+        changed = self.operation(single.index_select(0, index), **drawn, **self.options)
+        return samples.replace(image=single.index_copy(0, index, changed).view_as(image))
+
+    def describe(self) -> list[Description]:
+        ranges = [f"{n} {span}" for n, span in self.spans.items() if not isinstance(span, Seed)]
+        if self.channel_probability < 1:
+            ranges.append(f"each channel with probability {self.channel_probability:g}")
+        return [(self.operation.__name__.replace("_", " "), self.probability, ", ".join(ranges))]
+
+
+def check_probability(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise OptionError(f"the probability of {name.replace('_', ' ')} is between 0 and 1, got {value}")
