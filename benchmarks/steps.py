@@ -45,7 +45,9 @@ def batch(size: int, side: int, targets: bool, device: str) -> Batch:
     random = torch.Generator().manual_seed(0)
     image = torch.randn(size, 1, side, side, generator=random)
     label = torch.randint(0, 4, (size, side, side), generator=random)
-    source = Samples(image, label, torch.arange(size) % 3, [""] * size, {"ignore": torch.zeros(size, side, side, dtype=torch.bool)})
+    source = Samples(
+        image, label, torch.arange(size) % 3, [""] * size, {"ignore": torch.zeros(size, side, side, dtype=torch.bool)}
+    )
     target = Samples(torch.randn(size, 1, side, side, generator=random), None, torch.full((size,), 3), [""] * size)
     return Batch(source, target if targets else None).to(device)
 
@@ -67,8 +69,16 @@ def contestant(name: str, options: dict, given: Batch, device: str) -> Callable[
         method.update(
             given,
             RunningStep(
-                index, 0.5, phase, within, torch.Generator().manual_seed(index), moved, SCHEDULES["cosine"], trainer.clip,
-                lambda draw: given, {},
+                index,
+                0.5,
+                phase,
+                within,
+                torch.Generator().manual_seed(index),
+                moved,
+                SCHEDULES["cosine"],
+                trainer.clip,
+                lambda draw: given,
+                {},
             ),  # fmt: skip
         )
 

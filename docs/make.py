@@ -19,7 +19,8 @@ def page(name: str) -> str:
     if found["options"]:
         lines += ["## Options", "", "| option | type | default | effect |", "|---|---|---|---|"]
         lines += [
-            f"| `{o['name']}` | {o['type'].replace('|', '/')} | `{o['default']!r}` | {o['help']} |" for o in found["options"]
+            f"| `{o['name']}` | {o['type'].replace('|', '/')} | `{o['default']!r}` | {o['help']} |"
+            for o in found["options"]
         ]
         lines.append("")
     if raises:

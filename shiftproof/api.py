@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .evaluate import evaluate as evaluate
     from .recipe import Recipe as Recipe
     from .report import report as report
-    from .scenarios import make as make_scenario
     from .study.deliver import deliver as deliver
     from .study.run import study as study
     from .study.single import train as train
@@ -40,7 +39,7 @@ FUNCTIONS = {
     "make_scenario": "shiftproof.scenarios:make",
 }
 
-__all__ = list(FUNCTIONS)  # noqa: PLE0605
+__all__ = list(FUNCTIONS)
 
 
 def __getattr__(name: str) -> Any:

@@ -113,9 +113,7 @@ def rows_of(
     classes, labels = cohort.classes, cohort.labels
     rows = [row for row in cohort.rows() if row.label is not None]
     if labels is None or not rows:
-        raise CohortError(
-            f"{cohort.root} has no labelled scan to score against; fill the table's label column"
-        )
+        raise CohortError(f"{cohort.root} has no labelled scan to score against; fill the table's label column")
 
     def scored(row: Row, predicted: sitk.Image | Path | None) -> list[dict[str, Any]]:
         found = scores(row, predicted, labels, classes, tolerance_mm, values)
@@ -270,9 +268,7 @@ def evaluate(
         labels=cohort.labels,
     )
     if not len(labelled):
-        raise CohortError(
-            f"{cohort.root} has no labelled scan to score against; fill the table's label column"
-        )
+        raise CohortError(f"{cohort.root} has no labelled scan to score against; fill the table's label column")
     facts: dict[str, Any] = {
         "name": cohort.root.name,
         "cohort": str(cohort.root),
@@ -293,8 +289,8 @@ def evaluate(
     else:
         assert model is not None
         loaded = model if isinstance(model, Model) else load(Path(model), plan, device=device)
+        values = facts["values"] = "indices"
         facts |= _about(loaded, labelled)
-        values = "indices"
         if out is not None:
             # A folder for each model: results of one are never taken for another's.
             folder = Path(out) / f"predictions-{loaded.hash[:8]}"
@@ -324,7 +320,8 @@ def evaluate(
         progress=progress,
     )
     if rows.empty:
-        raise CohortError(f"none of {len(labelled)} scans could be scored; the first: {failures[0].message}")
+        reason = f"the first: {failures[0].message}" if failures else "no domain annotates any structure"
+        raise CohortError(f"none of {len(labelled)} scans could be scored; {reason}")
     facts["failures"] = [asdict(f) for f in failures]
     found = Evaluation(rows, failures, facts, None if out is None else Path(out))
     if found.out is not None:

@@ -45,9 +45,13 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"no space left while writing {path}; free some and run the same command again") from error
+            raise StorageError(
+                f"no space left while writing {path}; free some and run the same command again"
+            ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StorageError(f"cannot write {path}: {error.strerror}; choose a folder that you may write to") from error
+            raise StorageError(
+                f"cannot write {path}: {error.strerror}; choose a folder that you may write to"
+            ) from error
         raise
 
 

@@ -71,9 +71,7 @@ class RunningStep:
 
     def gradient(self, loss: Tensor, part: str = "all", keep: bool = False) -> list[Tensor | None]:
         """Gradient of `loss` by the part's parameters; None where the loss does not reach."""
-        return list(
-            torch.autograd.grad(loss, self.parameters(part), retain_graph=keep or None, allow_unused=True)
-        )
+        return list(torch.autograd.grad(loss, self.parameters(part), retain_graph=keep or None, allow_unused=True))
 
     def move(self, gradients: list[Tensor | None], part: str = "all") -> None:
         """Clip, check and step.

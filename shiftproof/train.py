@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .names import choose
 from .data.samples import Batch, Samples
 from .data.sampling import Feed, seed_of
 from .data.store import Case
 from .errors import DivergedError, OptionError, RunError
 from .files import replacing, write_json
 from .methods.method import Losses, Method
+from .names import choose
 from .parts.averaging import average_, frozen_copy, warmed_decay
 from .steps import SCHEDULES, Mover, RunningStep
 from .validate import SELECTIONS, Validation, validate
@@ -250,9 +250,7 @@ class _Fit:
         )  # fmt: skip
         batch = self.augmented(batch, 0)
         # The cache would keep the low-precision weights of before a descent.
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=options.precision == "bf16", cache_enabled=False
-        ):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.precision == "bf16", cache_enabled=False):
             losses = self.method.update(batch, step)
         if self.average is not None:
             self.take_average()
@@ -445,9 +443,7 @@ def movers(method: Method, trainer: Trainer) -> dict[str, Mover]:
     options: dict[str, Any] = {"weight_decay": trainer.weight_decay}
     if trainer.optimizer in ("sgd", "rmsprop"):
         options["momentum"] = trainer.momentum
-    return {
-        name: Mover(part, trainer.optimizer, options, trainer.rate) for name, part in method.parts().items()
-    }
+    return {name: Mover(part, trainer.optimizer, options, trainer.rate) for name, part in method.parts().items()}
 
 
 def phase_at(phases: dict[str, float], progress: float) -> tuple[str, float]:

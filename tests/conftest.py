@@ -26,7 +26,12 @@ class PlanOf:
 
 
 def discs(
-    domains: list[int], seed: int, *, dimensions: int = 2, size: int = 16, gain: dict[int, float] | None = None,
+    domains: list[int],
+    seed: int,
+    *,
+    dimensions: int = 2,
+    size: int = 16,
+    gain: dict[int, float] | None = None,
     offset: dict[int, float] | None = None,
 ) -> Samples:
     """Bright discs with a brighter ring in noise; a domain's images are scaled by its gain, then shifted."""
@@ -40,7 +45,9 @@ def discs(
         image = label.float() + 0.3 * torch.randn(label.shape, generator=random)
         images.append((gain or {}).get(domain, 1.0) * image[None] + (offset or {}).get(domain, 0.0))
         labels.append(torch.where(label == 2, 1, torch.where(label == 1, 2, 0)))
-    return Samples(torch.stack(images), torch.stack(labels), torch.tensor(domains), [f"s{i}" for i in range(len(domains))])
+    return Samples(
+        torch.stack(images), torch.stack(labels), torch.tensor(domains), [f"s{i}" for i in range(len(domains))]
+    )
 
 
 def make(
@@ -69,8 +76,15 @@ def batch_of(method: Method, index: int, draw: int = 0, per_domain: int = 2, **l
 
 
 def drive(
-    method: Method, steps: int, *, start: int = 0, total: int | None = None, after: Callable[[], None] | None = None,
-    trainer: Trainer | None = None, moved=None, **looks,
+    method: Method,
+    steps: int,
+    *,
+    start: int = 0,
+    total: int | None = None,
+    after: Callable[[], None] | None = None,
+    trainer: Trainer | None = None,
+    moved=None,
+    **looks,
 ) -> dict:
     """A bare loop; returns the last step's losses."""
     trainer = trainer or Trainer(rate=1e-2, schedule="constant", clip=None, weight_decay=0.0)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from shiftproof import catalogue
-from shiftproof.data.sampling import Feed, Patches
 from shiftproof.data.samples import Samples
+from shiftproof.data.sampling import Feed, Patches
 from shiftproof.errors import OptionError
 from shiftproof.train import Trainer
 

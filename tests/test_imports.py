@@ -71,7 +71,9 @@ def test_a_method_never_imports_another():
     for path in (ROOT / "methods").glob("*.py"):
         tree = ast.parse(path.read_text())
         siblings = {
-            node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
+            node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
         }
         assert siblings <= {"method"}, path.name
 

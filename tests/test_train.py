@@ -117,7 +117,9 @@ def test_parts_have_optimisers_of_their_own(toys, tmp_path):
     fit(toys, tmp_path, method, steps=1, schedule="constant")
     assert method.moves == 1
     # Adam's first step has the length of the rate wherever there is a gradient.
-    steps = torch.cat([(a - b).abs().flatten() for a, b in zip(method.network.decoder.parameters(), before, strict=True)])
+    steps = torch.cat(
+        [(a - b).abs().flatten() for a, b in zip(method.network.decoder.parameters(), before, strict=True)]
+    )
     assert float(steps.max()) == pytest.approx(1e-3, rel=1e-2)
 
 

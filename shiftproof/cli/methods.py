@@ -22,7 +22,9 @@ def methods(
             print_json(found)
             return
         rows = [[m["name"], m["setting"], m["needs"], m["summary"]] for m in found]
-        print_table("methods (shiftproof methods NAME for options and paper)", ["name", "setting", "needs", "what it is"], rows)
+        print_table(
+            "methods (shiftproof methods NAME for options and paper)", ["name", "setting", "needs", "what it is"], rows
+        )
         return
     found_one = described(name)
     if json:
@@ -66,4 +68,11 @@ def described(name: str) -> dict[str, Any]:
         {"name": o.name, "type": o.type, "default": o.default, "help": o.help} for o in catalogue.options(target)
     ]
     summary = documentation.split("\n")[0]
-    return {"name": name, "summary": summary, "setting": setting, "needs": needs, "options": options, "documentation": documentation}
+    return {
+        "name": name,
+        "summary": summary,
+        "setting": setting,
+        "needs": needs,
+        "options": options,
+        "documentation": documentation,
+    }

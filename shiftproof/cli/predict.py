@@ -12,7 +12,9 @@ from .show import JSON
 
 def predict(
     model: Path = typer.Argument(..., help="Model folder.", show_default=False),
-    scans: list[Path] = typer.Argument(..., help="Scans, folders of scans, or a cohort's table; then OUT.", show_default=False),
+    scans: list[Path] = typer.Argument(
+        ..., help="Scans, folders of scans, or a cohort's table; then OUT.", show_default=False
+    ),
     probabilities: bool = typer.Option(False, help="Write the probabilities of each class, too."),
     device: str = o.DEVICE,
     batch: int = typer.Option(4, help="Windows scored together."),

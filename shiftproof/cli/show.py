@@ -55,10 +55,20 @@ def tell(words: str) -> None:
 
 
 @contextlib.contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar with rate and remaining time on standard error; a line now and then where it is no terminal."""
+def bar(what: str) -> Iterator[Callable[..., None]]:
+    """A progress bar with rate and remaining time on standard error; a line now and then where it is no terminal.
+
+    What it gives is called with (done, total) or (done, total, words).
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -77,7 +87,7 @@ def bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
         yield update
 
 
-def _lines(what: str) -> Callable[[int, int, str], None]:
+def _lines(what: str) -> Callable[..., None]:
     import time
 
     state = {"next": 0.0, "last": -1}
@@ -89,7 +99,9 @@ def _lines(what: str) -> Callable[[int, int, str], None]:
             return
         state["next"], state["last"] = now + 15, done
         left = (now - started) / done * (total - done) if done else math.nan
-        tell(f"{what}: {done} of {total}, about {left:.0f} s left {words}" if done else f"{what}: {total} to do {words}")
+        tell(
+            f"{what}: {done} of {total}, about {left:.0f} s left {words}" if done else f"{what}: {total} to do {words}"
+        )
 
     return update
 

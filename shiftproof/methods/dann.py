@@ -125,11 +125,11 @@ class DANN(Method):
 
     def domain_loss(self, read: Tensor, everyone: Samples, step: Step) -> Tensor:
         """A mean within each domain, added over domains."""
-        domain = self.domain_classifier(read)
-        error = F.cross_entropy(domain, everyone.domain, reduction="none")
-        step.log("domain accuracy", (domain.argmax(1) == everyone.domain).float().mean())
-        present = everyone.domain.unique()  # type: ignore[union-attr]
-        return torch.stack([error[everyone.domain == d].mean() for d in present]).sum()
+        assert everyone.domain is not None  # training domains are known
+        found = self.domain_classifier(read)
+        error = F.cross_entropy(found, everyone.domain, reduction="none")
+        step.log("domain accuracy", (found.argmax(1) == everyone.domain).float().mean())
+        return torch.stack([error[everyone.domain == d].mean() for d in everyone.domain.unique()]).sum()
 
     def pooled(self, features: list[Tensor]) -> Tensor:
         """The levels that are read, averaged over space and put side by side, (B, C)."""

@@ -66,9 +66,7 @@ def jobs(study: Declaration) -> list[Job]:
 
 
 def divide(study: Declaration, cohort: Cohort, held_out: str) -> Split:
-    return hold_out(
-        cohort, held_out, validation=study.validation, fraction=study.fraction, seed=SPLIT_SEED
-    )
+    return hold_out(cohort, held_out, validation=study.validation, fraction=study.fraction, seed=SPLIT_SEED)
 
 
 def side_of(row: Recipe, split: Split, study: Declaration) -> Split:

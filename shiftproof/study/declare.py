@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..catalogue import TEST_TIME
-from ..names import choose
 from ..errors import OptionError, RunError
 from ..files import write_json
+from ..names import choose
 from ..recipe import Recipe
 
 
@@ -77,7 +77,9 @@ class Declaration:
             rows = [Recipe.from_dict(r) for r in table.pop("rows")]
             return cls(rows=rows, **table)
         except FileNotFoundError as error:
-            raise RunError(f"{folder} is not a study: it has no study.json; make one with `shiftproof study`") from error
+            raise RunError(
+                f"{folder} is not a study: it has no study.json; make one with `shiftproof study`"
+            ) from error
         except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
             raise RunError(f"{path} is not a valid study ({error}); restore it, or start in a new folder") from error
 
@@ -87,7 +89,9 @@ class Declaration:
         free = {"command", "versions", "name", "cohort"}
         # Compared as JSON, since one of the two was read from it.
         changed = [
-            k for k in ours if k not in free and json.dumps(ours[k], sort_keys=True) != json.dumps(theirs[k], sort_keys=True)
+            k
+            for k in ours
+            if k not in free and json.dumps(ours[k], sort_keys=True) != json.dumps(theirs[k], sort_keys=True)
         ]
         if changed:
             raise RunError(

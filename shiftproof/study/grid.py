@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from .cell import Job, fail, run_job, status
 
@@ -45,7 +46,7 @@ def run_grid(
     """Runs every job that is not done. A job whose process dies is recorded as failed; the others go on."""
     # A process per job keeps memory and crashes apart. The fork server has torch loaded once,
     # so that a job starts in a moment; where it does not exist, jobs start afresh.
-    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
     if sys.platform != "win32":
         context.set_forkserver_preload(["shiftproof.study.preload"])
     waiting = [job for job in jobs if not job.done(folder)]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from ..data.cohort import Cohort
 from ..data.plan import Plan, make_plan
+from ..data.samples import Batch
 from ..data.sampling import seed_of
 from ..data.store import Store
 from ..errors import RunError, SplitError
@@ -135,9 +137,7 @@ def study(
     return out
 
 
-def preprocess(
-    declared: Declaration, cohort: Cohort, out: Path, *, workers: int, tell: Callable[[str], None]
-) -> None:
+def preprocess(declared: Declaration, cohort: Cohort, out: Path, *, workers: int, tell: Callable[[str], None]) -> None:
     """A plan for each held-out domain, and every case that its rows read."""
     store = Store(out / "store")
     tested = []
@@ -161,9 +161,7 @@ def preprocess(
     _write_subjects(out, tested)
 
 
-def estimated(
-    declared: Declaration, cohort: Cohort, out: Path, todo: Sequence[Job], workers: int
-) -> Estimate:
+def estimated(declared: Declaration, cohort: Cohort, out: Path, todo: Sequence[Job], workers: int) -> Estimate:
     """Times a few steps of each recipe on the first held-out domain."""
     threads = torch.get_num_threads()
     torch.set_num_threads(declared.threads)
@@ -206,10 +204,10 @@ def seconds_per_step(experiment: Experiment, steps: int = 3) -> float:
         if batch.target is not None:
             batch.target = transform(batch.target, random)
         phase, within = phase_at(method.phases(), 1.0)
+        drawn = partial(_drawn, experiment, index, device)
         step = RunningStep(
-            index, 1.0, phase, within, random, moved, SCHEDULES[trainer.schedule], trainer.clip,
-            lambda draw, index=index: experiment.feed.batch(index, draw).to(device), {},
-        )  # fmt: skip
+            index, 1.0, phase, within, random, moved, SCHEDULES[trainer.schedule], trainer.clip, drawn, {}
+        )
         method.train()
         method.update(batch, step)
         if device.type == "cuda":
@@ -218,13 +216,17 @@ def seconds_per_step(experiment: Experiment, steps: int = 3) -> float:
     return sorted(times[1:])[len(times[1:]) // 2]
 
 
+def _drawn(experiment: Experiment, index: int, device: torch.device, draw: int) -> Batch:
+    return experiment.feed.batch(index, draw).to(device)
+
+
 def gather(out: Path, declared: Declaration) -> None:
     """All rows of all cells that are done, in one table."""
     import pandas as pd
 
     cells = [cell / "rows.csv" for job in jobs(declared) for cell in job.cells(out).values() if status(cell) == "done"]
     if not cells:
-        failed = [p for p in (out / "cells").rglob("cell.json")]
+        failed = list((out / "cells").rglob("cell.json"))
         raise RunError(f"every cell of the study failed ({len(failed)}); see {failed[0] if failed else out}")
     table = pd.concat([pd.read_csv(path, dtype={"subject": str, "domain": str, "held_out": str}) for path in cells])
     with replacing(out / "rows.csv") as path:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..data.cohort import Cohort
 from ..data.plan import make_plan
-from ..data.splits import everything, hold_out as held_out_split
+from ..data.splits import everything
+from ..data.splits import hold_out as held_out_split
 from ..data.store import Store
 from ..deploy.model import load_model
 from ..experiment import prepare

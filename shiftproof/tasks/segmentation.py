@@ -28,7 +28,7 @@ class Segmentation:
     """
 
     name = "segmentation"
-    spatial = ("image", "label", "ignore")
+    spatial: tuple[str, ...] = ("image", "label", "ignore")
 
     def __init__(
         self, classes: Sequence[str], *, loss: str = "dice+ce", options: Mapping[str, Any] | None = None

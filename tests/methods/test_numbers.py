@@ -81,7 +81,10 @@ def test_first_order_is_the_sum_of_the_gradients_here_and_there(toys):
     weights = list(method.network.parameters())
     train = sum(method.error(domains[d]).mean() for d in order[1:])
     here = torch.autograd.grad(train, weights)
-    there_net = {n: (w - 0.05 * g).detach().requires_grad_() for (n, w), g in zip(method.network.named_parameters(), here, strict=True)}
+    there_net = {
+        n: (w - 0.05 * g).detach().requires_grad_()
+        for (n, w), g in zip(method.network.named_parameters(), here, strict=True)
+    }
     there = torch.autograd.grad(method.error(domains[order[0]], there_net).mean(), list(there_net.values()))
     ours = torch.autograd.grad(torch.stack(list(method.losses(batch, At()).values())).sum(), weights)
     for o, a, b in zip(ours, here, there, strict=True):
