@@ -316,3 +316,55 @@ def test_validation_counts_each_subject_once_and_leaves_out_what_is_absent(toys)
     assert not math.isnan(found.mean)
     other = validate(method, cases[:1], ["d0"], (16, 16), torch.device("cpu"))
     assert other.mean == pytest.approx(np.mean(dice), abs=1e-6)
+
+
+class Queueing(ERM):
+    """Remembers something that is no parameter, and lets it matter."""
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.queue: list[float] = []
+
+    def losses(self, batch, step):
+        loss = super().losses(batch, step)["task"]
+        self.queue.append(float(loss.detach()))
+        return {"task": loss * (1 + sum(self.queue[-3:]))}
+
+    def get_extra_state(self):
+        return {"queue": self.queue}
+
+    def set_extra_state(self, state):
+        self.queue = list(state["queue"])
+
+
+def test_state_that_is_no_parameter_survives_an_interruption(toys, tmp_path):
+    def made():
+        base, *_ = experiment(toys)
+        return Queueing(base.network, base.task, base.setting)
+
+    whole = made()
+    fit(toys, tmp_path / "whole", whole)
+
+    class Stop(Exception):
+        pass
+
+    def stop(now):
+        if now.step == 4:
+            raise Stop
+
+    trainer = Trainer(steps=6, batch=4, validate_every=2, device="cpu", checkpoint_seconds=0.0)
+    _, feed, held_back = experiment(toys)
+    with pytest.raises(Stop):
+        trainer.fit(made(), feed, held_back, tmp_path / "parts", progress=stop)
+    resumed = made()
+    trainer.fit(resumed, feed, held_back, tmp_path / "parts")
+    assert resumed.queue == whole.queue
+    assert len(resumed.queue) == 6
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
+
+
+def test_losses_can_go_to_tensorboard(toys, tmp_path):
+    pytest.importorskip("tensorboard")
+    method, feed, held_back = experiment(toys)
+    Trainer(steps=2, batch=4, device="cpu").fit(method, feed, held_back, tmp_path, tensorboard=True)
+    assert list((tmp_path / "tensorboard").glob("events.out.*"))

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..data.cohort import Cohort
 from ..data.plan import Plan
-from ..data.splits import Split, hold_out, within
+from ..data.splits import Split, hold_out, transfer, within
 from ..errors import ShiftproofError
 from ..files import replacing, write_json
 from ..recipe import Recipe
@@ -66,7 +66,11 @@ def jobs(study: Declaration) -> list[Job]:
 
 
 def divide(study: Declaration, cohort: Cohort, held_out: str) -> Split:
-    return hold_out(cohort, held_out, validation=study.validation, fraction=study.fraction, seed=SPLIT_SEED)
+    options: dict[str, Any] = {"validation": study.validation, "fraction": study.fraction, "seed": SPLIT_SEED}
+    if study.sources:
+        sources = [d for d in study.sources if d != held_out]
+        return transfer(cohort, sources, held_out, **options)
+    return hold_out(cohort, held_out, **options)
 
 
 def side_of(row: Recipe, split: Split, study: Declaration) -> Split:

@@ -31,6 +31,7 @@ class Declaration:
         rows: Recipes, references included.
         references: "source-only": a row's name; "pooled" and "target-supervised": by row, the reference's name.
         budget: Settings of the trainer.
+        sources: Domains to train on; empty: all but the held-out one.
         plan: Overrides of the plan: dimensions, spacing_mm, patch.
         tolerance_mm: Of the surface Dice.
         validation: Share of training subjects held back.
@@ -50,6 +51,7 @@ class Declaration:
     rows: list[Recipe]
     references: dict[str, Any]
     budget: dict[str, Any]
+    sources: list[str] = field(default_factory=list)
     plan: dict[str, Any] = field(default_factory=dict)
     tolerance_mm: float = 2.0
     validation: float = 0.2

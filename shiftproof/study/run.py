@@ -52,6 +52,7 @@ def study(
     *,
     domain: str = "site",
     held_out: Sequence[str] | None = None,
+    sources: Sequence[str] | None = None,
     seeds: int | Sequence[int] = 3,
     trainer: Trainer | None = None,
     plan: dict[str, Any] | None = None,
@@ -77,6 +78,7 @@ def study(
         out: Folder of the study.
         domain: Column that names the domain.
         held_out: Domains to hold out in turn; all by default.
+        sources: Domains to train on; all but the held-out one by default.
         seeds: A number, or the seeds themselves.
         trainer: Budget; its seed is replaced.
         plan: Overrides of the plan: dimensions, spacing_mm, patch.
@@ -92,7 +94,7 @@ def study(
     """
     table = Cohort.read(cohort, domain=domain)
     chosen = list(held_out) if held_out else table.domains
-    missing = [d for d in chosen if d not in table.domains]
+    missing = [d for d in [*chosen, *(sources or [])] if d not in table.domains]
     if missing or len(table.domains) < 2:
         raise SplitError(
             f"cannot hold out {', '.join(missing or table.domains)}: "
@@ -112,6 +114,7 @@ def study(
         rows=every,
         references=references,
         budget=budget,
+        sources=list(sources or []),
         plan=plan or {},
         tolerance_mm=tolerance_mm,
         validation=validation,

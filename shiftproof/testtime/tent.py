@@ -26,15 +26,15 @@ def tent(
     """A predictor that adapts the scales and shifts of normalisation to each batch it is given.
 
     The mean entropy of the prediction is lowered by Adam (beta1 0.9) on the affine parameters of the
-    normalisation layers; batch norm uses the batch's statistics instead of its running ones. The prediction
-    before the last update is returned, as in the paper. It works on a deep copy: the method is not changed, and
-    a new call of `tent` is the reset.
+    normalisation layers; batch norm uses the batch's statistics instead of its running ones. It works on a deep
+    copy: the method is not changed, and a new call of `tent` is the reset.
 
     Paper: D. Wang et al., "Tent: Fully Test-Time Adaptation by Entropy Minimization", ICLR 2021,
     https://arxiv.org/abs/2006.10726. Deviations: group, layer and instance norm are adapted as well, as in the
     authors' later practice; `foreground` averages the entropy within each predicted class first, since
     background decides a plain mean in segmentation; adaptation is `episodic` by default, because a single case
-    that goes wrong would otherwise spoil all that follow.
+    that goes wrong would otherwise spoil all that follow. Continual adaptation returns the prediction from before
+    the batch's last update, as in the paper; an episode returns the one after it, since nothing else would profit.
 
     Args:
         method: A trained method.
@@ -82,6 +82,8 @@ def tent(
                     p.grad = gradient
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+            if episodic:
+                prediction = adapted.predict(samples)
         return detached(prediction)
 
     return predict

@@ -225,3 +225,34 @@ def test_a_cohort_that_changed_is_noticed(three_sites, tmp_path):
     with pytest.raises(RunError, match="changed since the study"):
         deliver(out)
     assert Cohort.read(root / "table.csv").hash() != Declaration.load(out).cohort_hash
+
+
+def test_from_one_source_to_one_target(three_sites, tmp_path):
+    out = run(three_sites, tmp_path / "s", [row("erm/none")], sources=["A"])
+    plan = json.loads((out / "plans" / "C.json").read_text())
+    assert set(plan["statistics"]["domains"]) == {"A"}
+    assert set(pd.read_csv(out / "rows.csv")["domain"]) == {"C"}
+
+
+def test_a_structure_that_a_site_does_not_annotate_and_a_channel_that_it_lacks(three_sites, tmp_path):
+    """Site B has no disc in its labels and no second channel; the held-out site has both."""
+    root = tmp_path / "c"
+    shutil.copytree(three_sites.parent, root)
+    table = pd.read_csv(root / "table.csv").rename(columns={"image": "image:one"})
+    table["image:two"] = [
+        path if site != "B" else "" for path, site in zip(table["image:one"], table["site"], strict=True)
+    ]
+    table.to_csv(root / "table.csv", index=False)
+    for path in (root / "B" / "labels").iterdir():
+        image = sitk.ReadImage(str(path))
+        bare = sitk.GetArrayFromImage(image)
+        bare[bare == 2] = 0
+        changed = sitk.GetImageFromArray(bare)
+        changed.CopyInformation(image)
+        sitk.WriteImage(changed, str(path))
+    with open(root / "labels.toml", "a") as toml:
+        toml.write("[site.B]\nring = 1\n")
+    out = run(root / "table.csv", tmp_path / "s", [row("erm/light"), row("dann/light+target")])
+    rows = pd.read_csv(out / "rows.csv")
+    assert set(rows["structure"]) == {"ring", "disc"}
+    assert rows["row"].nunique() >= 4

@@ -89,3 +89,16 @@ def test_it_works_inside_evaluation_without_gradients(toys, trained):
 def test_a_network_without_norms_is_refused(toys):
     with pytest.raises(MethodError, match='norm="batch"'):
         tent(toys.make("erm", norm="none"))
+
+
+def test_an_episode_answers_after_its_update_and_continual_adaptation_before(toys):
+    method = toys.make("erm", norm="instance")
+    toys.drive(method, 3)
+    method.eval()
+    samples = toys.discs([0, 0], 5).without_labels()
+    with torch.no_grad():
+        plain = method.predict(samples)
+    assert not torch.equal(tent(method, rate=0.1)(samples), plain)
+    continual = tent(method, rate=0.1, episodic=False)
+    assert torch.equal(continual(samples), plain)
+    assert not torch.equal(continual(samples), plain)
