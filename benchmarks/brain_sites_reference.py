@@ -83,9 +83,7 @@ def mean_label_dice(training: list[Labelled], held_out: list[Labelled]) -> np.nd
     for subject in held_out:
         guess, truth = common.at(subject.positions()), subject.label.ravel()
         sizes = [(guess == c).sum() + (truth == c).sum() for c in CLASSES]
-        scores.append(
-            [2 * ((guess == c) & (truth == c)).sum() / n for c, n in zip(CLASSES, sizes, strict=True)]
-        )
+        scores.append([2 * ((guess == c) & (truth == c)).sum() / n for c, n in zip(CLASSES, sizes, strict=True)])
     return np.array(scores)
 
 

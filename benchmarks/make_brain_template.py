@@ -54,9 +54,7 @@ def hull_distance(brain: np.ndarray) -> np.ndarray:
 
 def lateral_ventricles(brain: np.ndarray, fluid: np.ndarray) -> np.ndarray:
     """The largest pool of CSF deeper than 15 mm below the brain's surface."""
-    pools, count = ndimage.label(
-        ndimage.binary_opening((fluid > 0.5) & (ndimage.distance_transform_edt(brain) > 15))
-    )
+    pools, count = ndimage.label(ndimage.binary_opening((fluid > 0.5) & (ndimage.distance_transform_edt(brain) > 15)))
     sizes = ndimage.sum_labels(np.ones_like(pools), pools, np.arange(1, count + 1))
     return pools == 1 + int(np.argmax(sizes))
 

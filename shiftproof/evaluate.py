@@ -17,6 +17,7 @@ from .data.cohort import Cohort, Row
 from .data.images import array_of, compare_geometry, read_image
 from .data.labels import IGNORE, LabelMap, whole_numbers
 from .data.plan import Plan
+from .deploy.manifest import kind_of
 from .deploy.matching import Key, find_predictions, key_of
 from .deploy.model import Model, load_model
 from .deploy.predictor import predict_scans
@@ -131,7 +132,7 @@ def rows_of(
                 if failures is None:
                     raise
                 path = next((p for p in row.images.values() if p is not None), "")
-                failures.append(Failure(row.subject, str(path), type(error).__name__, str(error)))
+                failures.append(Failure(row.subject, str(path), kind_of(error), str(error)))
             done += 1
     if progress is not None:
         progress(done, len(rows), "")
@@ -342,7 +343,7 @@ def load(model: Path, plan: Path | Plan | None, *, device: str) -> Model:
 
 
 def write(found: Evaluation, out: Path, cohort: Cohort, files: Mapping[Key, Path | ShiftproofError]) -> None:
-    """`rows.csv`, `subjects.csv` (which scan has which prediction), `evaluation.json` and the page."""
+    """Rows, which scan has which prediction, the cohort with the meaning of its labels, facts and the page."""
     import pandas as pd
 
     from .report import evaluation_report
@@ -360,7 +361,8 @@ def write(found: Evaluation, out: Path, cohort: Cohort, files: Mapping[Key, Path
     for name, table in {"rows.csv": found.rows, "subjects.csv": pd.DataFrame(subjects)}.items():
         with replacing(out / name) as path:
             table.to_csv(path, index=False)
-    write_json(out / "evaluation.json", found.facts)
+    table = cohort.write(out / "cohort" / "table.csv")
+    write_json(out / "evaluation.json", {**found.facts, "cohort": str(table.absolute())})
     evaluation_report(out)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CohortError, LabelError, SplitError
-from .files import replaced
+from ..files import replacing
 from .labels import HOW_TO_MAKE, LabelMap, nearest
 
 if TYPE_CHECKING:
@@ -46,9 +46,10 @@ class Row:
 class Cohort:
     """Scans of subjects from several domains, as a table.
 
-    Columns: `subject`; `image`, or `image:NAME` for each of several channels (an empty cell: this scan lacks the
-    channel); `label` (empty: unlabelled); the domain column; optionally `split` (train, validation, test);
-    any others are kept. All values are text, so that subject 007 stays 007. Relative paths count from `root`.
+    Columns: `subject`; `image`, or `image:NAME` for each of several channels (an empty cell: this scan lacks
+    the channel); `label` (empty: unlabelled); the domain column; optionally `split` (train, validation,
+    test); any others are kept. All values are text, so that subject 007 stays 007. Relative paths count from
+    `root`.
 
     Args:
         table: The rows.
@@ -98,7 +99,8 @@ class Cohort:
         return cohort.with_labels(LabelMap.read(beside)) if beside.exists() else cohort
 
     def write(self, path: Path | str) -> Path:
-        """Write the table (CSV or Parquet, by extension), and `labels.toml` beside it; each complete or not at all.
+        """Write the table (CSV or Parquet, by extension), and `labels.toml` beside it; each complete or not
+        at all.
 
         Files below the table's folder are named relative to it, so that both can move together.
         """
@@ -109,7 +111,7 @@ class Cohort:
         table = self.table.copy()
         for column in _file_columns(table):
             table[column] = [_relative(self.root / v, folder) if v else "" for v in table[column]]
-        with replaced(path) as temporary:
+        with replacing(path) as temporary:
             if path.suffix == ".csv":
                 table.to_csv(temporary, index=False)
             else:
@@ -122,15 +124,18 @@ class Cohort:
         """The same scans with another meaning of the label values.
 
         Raises:
-            LabelError: If its sections are by a column that this table lacks or that does not fit the domains.
+            LabelError: If its sections are by a column that this table lacks or that does not fit the
+                domains.
         """
         if labels is not None and labels.domains and labels.column != self.domain:
             if labels.column not in self.table:
                 raise LabelError(
-                    f"labels.toml has sections by {labels.column}, which is no column; {nearest(labels.column, list(self.table))}"
+                    f"labels.toml has sections by {labels.column}, which is no column; "
+                    f"{nearest(labels.column, self.columns)}"
                 )
-            pairs = set(zip(self.table[self.domain], self.table[labels.column], strict=True))
-            members = {d: {v for other, v in pairs if other == d} for d in self.domains}
+            members: dict[str, set[str]] = {}
+            for d, value in zip(self.table[self.domain], self.table[labels.column], strict=True):
+                members.setdefault(d, set()).add(value)
             labels = labels.by_domains(members, self.domain)
         return Cohort(self.table, self.root, domain=self.domain, labels=labels)
 
@@ -144,6 +149,10 @@ class Cohort:
         )
 
     @property
+    def columns(self) -> list[str]:
+        return [str(name) for name in self.table.columns]
+
+    @property
     def domains(self) -> list[str]:
         return sorted(set(self.table[self.domain]))
 
@@ -154,7 +163,7 @@ class Cohort:
 
     @property
     def channels(self) -> list[str]:
-        columns = [c for c in self.table if c.startswith("image:")]
+        columns = [c for c in self.columns if c.startswith("image:")]
         return [c.removeprefix("image:") for c in columns] or ["image"]
 
     @property
@@ -179,7 +188,7 @@ class Cohort:
 
     def rows(self) -> Iterator[Row]:
         """One `Row` a scan, in the order of the table."""
-        names = list(self.table)
+        names = self.columns
         files = set(_file_columns(self.table))
         single = "image" in names
         for values in self.table.itertuples(index=False, name=None):
@@ -194,7 +203,8 @@ class Cohort:
             )
 
     def where(self, **columns: object) -> Cohort:
-        """The scans whose columns have the given value, or one of several; for other names use `where(**{...})`.
+        """The scans whose columns have the given value, or one of several; for other names use
+        `where(**{...})`.
 
         Raises:
             CohortError: If there is no such column.
@@ -202,9 +212,9 @@ class Cohort:
         keep = [True] * len(self)
         for name, wanted in columns.items():
             if name not in self.table:
-                raise CohortError(f'there is no column "{name}"; {nearest(name, list(self.table))}')
+                raise CohortError(f'there is no column "{name}"; {nearest(name, self.columns)}')
             several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
-            values = {str(v) for v in wanted} if several else {str(wanted)}  # type: ignore[union-attr]
+            values = set(map(str, wanted if several else [wanted]))  # type: ignore[call-overload]
             keep = [k and v in values for k, v in zip(keep, self.table[name], strict=True)]
         return self._of(self.table[keep])
 
@@ -234,7 +244,8 @@ class Cohort:
         """
         if len(self.domains) < 2:
             raise SplitError(
-                f"leaving out one {self.domain} needs at least 2, got {len(self.domains)} ({', '.join(self.domains)}); "
+                f"leaving out one {self.domain} needs at least 2, got {len(self.domains)} "
+                f"({', '.join(self.domains)}); "
                 "name another domain column"
             )
         for domain in self.domains:
@@ -243,7 +254,8 @@ class Cohort:
             rest = self._of(self.table[[s not in away for s in self.table["subject"]]])
             if not len(rest):
                 raise SplitError(
-                    f"every subject was scanned at {self.domain}={domain}: holding it out leaves no other subject"
+                    f"every subject was scanned at {self.domain}={domain}: holding it out leaves no other "
+                    "subject"
                 )
             yield rest, held
 
@@ -295,7 +307,8 @@ def _check_columns(table: pandas.DataFrame, domain: str) -> None:
         )
     if "image" not in names and not several:
         raise CohortError(
-            f'there is no column "image"; {nearest("image", names)}; name one "image", or "image:NAME" for each channel'
+            f'there is no column "image"; {nearest("image", names)}; name one "image", or "image:NAME" for '
+            "each channel"
         )
     if "image:" in several:
         raise CohortError('column "image:" names no channel; for example image:T1')
@@ -313,7 +326,7 @@ def _check_columns(table: pandas.DataFrame, domain: str) -> None:
 
 
 def _file_columns(table: pandas.DataFrame) -> list[str]:
-    return [c for c in table.columns if c in ("image", "label") or c.startswith("image:")]
+    return [str(c) for c in table.columns if c in ("image", "label") or str(c).startswith("image:")]
 
 
 def _read_table(path: Path) -> pandas.DataFrame:

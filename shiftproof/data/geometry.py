@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,13 @@ from .images import image_of, is_picture, mark_picture
 from .resample import resample_label
 
 _AXIS = {letter: axis for axis, pair in enumerate(("LR", "PA", "SI")) for letter in pair}
+
+ORIENTATIONS = frozenset(
+    "".join(letters)
+    for axes in itertools.permutations(("LR", "PA", "SI"))
+    for letters in itertools.product(*axes)
+)
+"""The 48 ways in which three axes can point."""
 
 
 def orientation_of(image: sitk.Image) -> str:
@@ -40,7 +48,8 @@ class Geometry:
     """How a file's voxels became a case's array: turned, cropped, resampled.
 
     Args:
-        size, spacing_mm, origin_mm, direction: The file's grid; direction row by row, world axes towards L, P, S.
+        size, spacing_mm, origin_mm: The file's grid, its world axes towards L, P and S.
+        direction: Of its axes, a matrix row by row.
         source: The file's orientation; "" where axes stay as they are (pictures).
         target: Orientation of the case.
         start: First voxel of the crop box, in the turned grid.
@@ -62,7 +71,7 @@ class Geometry:
 
     @classmethod
     def of(cls, image: sitk.Image, target: str = "") -> Geometry:
-        """The grid of `image`, turned to `target` ("" leaves the axes alone), neither cropped nor resampled."""
+        """The grid of `image` turned to `target`, or as it is for "", neither cropped nor resampled."""
         source = orientation_of(image) if target else ""
         size = image.GetSize()
         turned_size = tuple(size[i] for i in turns(source, target)[0]) if target else size
@@ -91,7 +100,7 @@ class Geometry:
 
     @property
     def case_spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size of the case itself: the edges of the box stay, so it can differ a little from the plan's."""
+        """Voxel size of the case: the box keeps its edges, so it can differ a little from the plan's."""
         sizes = zip(self.turned_spacing_mm, self.cropped, self.shape, strict=True)
         return tuple(s * n / m for s, n, m in sizes)  # type: ignore[return-value]
 
@@ -130,7 +139,8 @@ class Geometry:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**tuples)
 
     def _turned(self, values: tuple) -> tuple:
         return tuple(values[i] for i in turns(self.source, self.target)[0]) if self.target else values
@@ -140,5 +150,5 @@ class Geometry:
 
 
 def restore_labels(label: np.ndarray, geometry: Geometry) -> sitk.Image:
-    """A label on a case's grid (X, Y, Z), in its file's geometry: the exact inverse where nothing was resampled."""
+    """A label on a case's grid (X, Y, Z), in its file's geometry; exact where nothing was resampled."""
     return geometry.place(resample_label(label, geometry.cropped))

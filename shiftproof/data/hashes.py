@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from ..errors import ImageError
-from .files import write_text
+from ..files import write_text
 
 _THIS_PROCESS: dict[str, tuple[list[int], str]] = {}
 
@@ -73,7 +73,8 @@ def companions(path: Path) -> list[Path]:
     name = found.group(1).decode() if found else ""
     if not name or name.split()[0] in ("LIST", "LOCAL") or "%" in name:
         raise ImageError(
-            f"{path} names no single file with its values; save it as {'.mha' if suffix == '.mhd' else '.nrrd'}"
+            f"{path} names no single file with its values; save it as "
+            f"{'.mha' if suffix == '.mhd' else '.nrrd'}"
         )
     return [path.parent / name]
 

@@ -9,14 +9,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import GeometryError, ImageError, StorageError
-from .files import replaced
-from .integrity import AGAIN, FileError, require_whole
+from ..files import replacing
+from .integrity import AGAIN, FileError, not_finite, require_whole
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tiff", ".tif")
 """What can be read, longest first where one ends with another."""
 
 DETACHED = (".nhdr", ".mhd")
-"""Headers that name a second file with the values: read, but not written, as two files cannot be replaced at once."""
+"""Headers that name a second file with the values: read but not written, as two files have no single step."""
 
 PICTURES = (".png", ".tiff", ".tif")
 """Formats whose resolution is about printing, not about the body: their voxels count as 1 mm."""
@@ -42,8 +42,8 @@ def stem_of(path: Path | str) -> str:
 def read_image(path: Path | str) -> sitk.Image:
     """One volume as (X, Y, Z), its values as stored.
 
-    A picture (PNG, TIFF, 2D NIfTI) becomes (X, Y, 1) and stays known as one, see `is_picture`. A trailing axis of
-    length 1 is dropped.
+    A picture (PNG, TIFF, 2D NIfTI) becomes (X, Y, 1) and stays known as one, see `is_picture`. A trailing
+    axis of length 1 is dropped.
 
     Raises:
         FileError: If the file is missing, truncated, unreadable, has several volumes or colours, or holds
@@ -56,7 +56,8 @@ def read_image(path: Path | str) -> sitk.Image:
     if image.GetDimension() > 3:
         number = int(np.prod(image.GetSize()[3:]))
         raise FileError(
-            f"{path} is {image.GetDimension()}D with {number} volumes of {_times(image.GetSize()[:3])} voxels, "
+            f"{path} is {image.GetDimension()}D with {number} volumes of {_times(image.GetSize()[:3])} "
+            "voxels, "
             "expected one volume a file",
             "4D",
             "save the volume that is meant, or each as a file and a channel of its own (columns image:NAME)",
@@ -109,12 +110,10 @@ def write_image(image: sitk.Image, path: Path | str) -> None:
         what = "its format keeps values in a second file" if suffix else "its format is unknown"
         raise ImageError(f"cannot write {path}: {what}; use .nii.gz, .nrrd, .mha, .png or .tif")
     if suffix == ".png" and image.GetSize()[2:] not in ((), (1,)):
-        raise ImageError(
-            f"cannot write {path}: PNG holds one slice, got {_times(image.GetSize())}; use .nii.gz"
-        )
+        raise ImageError(f"cannot write {path}: PNG holds one slice, got {_times(image.GetSize())}; use .nii.gz")
     if image.GetDimension() == 3 and (is_picture(image) or suffix == ".png"):
         image = _first_of_last_axis(image)
-    with replaced(path) as temporary:
+    with replacing(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=suffix not in PICTURES)
         except RuntimeError as error:
@@ -139,12 +138,14 @@ def compare_geometry(first: sitk.Image, second: sitk.Image, *, tolerance: float 
     off = np.abs(spacing - second.GetSpacing())
     if (off > tolerance * spacing).any():
         differences.append(
-            f"spacing {_numbers(first.GetSpacing())} against {_numbers(second.GetSpacing())} mm (by up to {off.max():.3g} mm)"
+            f"spacing {_numbers(first.GetSpacing())} against {_numbers(second.GetSpacing())} mm (by up to "
+            f"{off.max():.3g} mm)"
         )
     off = np.abs(np.array(first.GetOrigin()) - second.GetOrigin())
     if (off > tolerance * spacing.min()).any():
         differences.append(
-            f"origin {_numbers(first.GetOrigin())} against {_numbers(second.GetOrigin())} mm (by {np.linalg.norm(off):.3g} mm)"
+            f"origin {_numbers(first.GetOrigin())} against {_numbers(second.GetOrigin())} mm (by "
+            f"{np.linalg.norm(off):.3g} mm)"
         )
     axes = [np.reshape(i.GetDirection(), (3, 3)) for i in (first, second)]
     # The sine and the cosine together: the cosine alone cannot tell small angles from rounding.
@@ -169,8 +170,8 @@ def require_same_geometry(first: sitk.Image, second: sitk.Image, what: str) -> N
 
 
 def array_of(image: sitk.Image) -> np.ndarray:
-    """The voxels as (X, Y, Z), a view where possible: SimpleITK itself counts (Z, Y, X)."""
-    return sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
+    """The voxels as (X, Y, Z), a read-only view: SimpleITK itself counts (Z, Y, X)."""
+    return np.asarray(_Held(image)).transpose(2, 1, 0)
 
 
 def image_of(array: np.ndarray, like: sitk.Image | None = None) -> sitk.Image:
@@ -181,6 +182,14 @@ def image_of(array: np.ndarray, like: sitk.Image | None = None) -> sitk.Image:
         if is_picture(like):
             mark_picture(image)
     return image
+
+
+class _Held:
+    """An image's memory that lives as long as an array on it; SimpleITK's own view does not see to that."""
+
+    def __init__(self, image: sitk.Image) -> None:
+        self._image = image
+        self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
 
 
 def _read(path: Path) -> sitk.Image:
@@ -218,11 +227,7 @@ def _require_finite(image: sitk.Image, path: Path) -> None:
     with np.errstate(over="ignore"):
         bad = array.size - int(np.count_nonzero(np.isfinite(array.astype(np.float32, copy=False))))
     if bad:
-        raise FileError(
-            f"{path} has {bad} of {array.size} values that are not finite (NaN or infinite)",
-            "not finite",
-            "replace them, most often by the background's value, and save it again",
-        )
+        raise not_finite(path, bad, array.size)
 
 
 def _require_written(temporary: Path, path: Path) -> None:
@@ -231,10 +236,10 @@ def _require_written(temporary: Path, path: Path) -> None:
         require_whole(temporary)
         if suffix_of(path) in (".nrrd", ".png"):  # whose length `require_whole` does not know
             sitk.ReadImage(str(temporary))
-    except (ImageError, RuntimeError) as error:
-        raise StorageError(
-            f"cannot write {path}: it came out incomplete; the disk is probably full"
-        ) from error
+    except (FileError, RuntimeError) as error:
+        if isinstance(error, FileError) and error.kind == "not finite":  # complete, if of little use
+            return
+        raise StorageError(f"cannot write {path}: it came out incomplete; the disk is probably full") from error
 
 
 def _first_of_last_axis(image: sitk.Image) -> sitk.Image:
@@ -245,11 +250,7 @@ def _first_of_last_axis(image: sitk.Image) -> sitk.Image:
 
 def _last_line(error: RuntimeError) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (
-        re.sub(r"^(ITK ERROR: |sitk::ERROR: )?(\w+\(0x\w+\): )?", "", lines[-1])
-        if lines
-        else "unknown reason"
-    )
+    return re.sub(r"^(ITK ERROR: |sitk::ERROR: )?(\w+\(0x\w+\): )?", "", lines[-1]) if lines else "unknown reason"
 
 
 def _times(numbers: tuple[int, ...]) -> str:

@@ -1,8 +1,8 @@
 """Whether a file is whole, by what its own header promises.
 
-Readers do not tell: a NIfTI file that breaks off is filled with zeros and a TIFF stack ends at the break, both
-without an error. So the bytes are counted before a reader sees the file; for compressed files this also
-compares their checksum.
+Readers do not tell: a NIfTI file that breaks off is filled with zeros, as are its values that are not finite,
+and a TIFF stack ends at the break, all without an error. So bytes and values are counted before a reader sees
+the file; for compressed files this also compares their checksum.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import math
 import struct
 import zlib
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import ImageError
 
@@ -41,7 +43,8 @@ def require_whole(path: Path) -> None:
     """Nothing, if the file is as long as its header says.
 
     Raises:
-        FileError: If it is empty, breaks off or its compression is damaged.
+        FileError: If it is empty, breaks off, its compression is damaged, or a NIfTI file has values that are
+            not finite.
     """
     stat = path.stat()
     if stat.st_size == 0:
@@ -54,12 +57,10 @@ def _require_whole(path: Path, size: int, changed: int) -> None:
     # Size and time are arguments so that a file which changed is looked at again.
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
-        # A plain file under a compressed file's name is common, and readers take it.
-        packed = _first(path, 2) == b"\x1f\x8b"
-        head, length = _read(path) if packed else (_first(path), size)
-        _compare(path, length, _nifti_bytes(path, head))
+        _scan_nifti(path, size)
     elif name.endswith(".mha"):
-        _compare(path, size, _mha_bytes(_first(path, 65536)))
+        with path.open("rb") as file:
+            _compare(path, size, _mha_bytes(file.read(65536)))
     elif name.endswith((".tif", ".tiff")):
         _walk_tiff(path, size)
 
@@ -71,40 +72,60 @@ def _compare(path: Path, found: int, expected: int) -> None:
         )
 
 
-def _first(path: Path, number: int = 1024) -> bytes:
+def _scan_nifti(path: Path, size: int) -> None:
     with path.open("rb") as file:
-        return file.read(number)
-
-
-def _read(path: Path) -> tuple[bytes, int]:
-    """The first bytes and the length of what a gzip file holds; its checksum is verified on the way."""
+        # A plain file under a compressed file's name is common, and readers take it.
+        packed = file.read(2) == b"\x1f\x8b"
     try:
-        with gzip.open(path) as file:
-            head = file.read(1024)
-            length = len(head)
-            while block := file.read(1 << 20):
-                length += len(block)
+        with gzip.open(path) if packed else path.open("rb") as file:
+            head = file.read(_NIFTI_HEADER)
+            start, expected, floats = _nifti_header(path, head)
+            length, bad = len(head), 0
+            if packed or floats:
+                length += len(file.read(start - length))
+                while block := file.read(1 << 22):  # to the end, so that the checksum is compared
+                    values = block[: max(expected - length, 0)]
+                    length += len(block)
+                    if floats:
+                        values = values[: len(values) // floats.itemsize * floats.itemsize]
+                        bad += np.count_nonzero(~np.isfinite(np.frombuffer(values, floats)))
+            else:
+                length = size
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         what = "is truncated" if isinstance(error, EOFError) else "is damaged"
         raise FileError(f"{path} {what}: {error}", "truncated", AGAIN) from error
-    return head, length
+    _compare(path, length, expected)
+    if bad and floats:
+        raise not_finite(path, int(bad), (expected - start) // floats.itemsize)
 
 
-def _nifti_bytes(path: Path, head: bytes) -> int:
+_NIFTI_HEADER = 348
+_NIFTI_FLOATS = {16: "f4", 64: "f8"}
+
+
+def _nifti_header(path: Path, head: bytes) -> tuple[int, int, np.dtype | None]:
+    """(start of the values, length of the whole, type of the values if they are floats)."""
     for order in "<>":
         (size,) = struct.unpack(order + "i", head[:4].ljust(4, b"\0"))
-        if size == 348 and len(head) >= 348:
+        if size == 540:
+            raise FileError(f"{path} is NIfTI-2, expected NIfTI-1", cure="save it as NIfTI-1, or as .nrrd or .mha")
+        if size == _NIFTI_HEADER == len(head):
             dims = struct.unpack(order + "8h", head[40:56])
-            (bits,) = struct.unpack(order + "h", head[72:74])
+            kind, bits = struct.unpack(order + "2h", head[70:74])
             (offset,) = struct.unpack(order + "f", head[108:112])
-        elif size == 540 and len(head) >= 540:
-            dims = struct.unpack(order + "8q", head[16:80])
-            (bits,) = struct.unpack(order + "h", head[14:16])
-            (offset,) = struct.unpack(order + "q", head[168:176])
-        else:
-            continue
-        return int(offset) + math.prod(max(n, 1) for n in dims[1 : 1 + min(dims[0], 7)]) * bits // 8
+            start = max(int(offset), _NIFTI_HEADER) if math.isfinite(offset) else _NIFTI_HEADER
+            voxels = math.prod(max(n, 1) for n in dims[1 : 1 + min(dims[0], 7)])
+            floats = np.dtype(order + _NIFTI_FLOATS[kind]) if kind in _NIFTI_FLOATS else None
+            return start, start + voxels * bits // 8, floats
     raise FileError(f"{path} is no NIfTI file: its first bytes are no header", cure=AGAIN)
+
+
+def not_finite(path: Path, bad: int, number: int) -> FileError:
+    return FileError(
+        f"{path} has {bad} of {number} values that are not finite (NaN or infinite)",
+        "not finite",
+        "replace them, most often by the background's value, and save it again",
+    )
 
 
 def _mha_bytes(head: bytes) -> int:
@@ -120,9 +141,7 @@ def _mha_bytes(head: bytes) -> int:
     try:
         if fields.get("CompressedData", "False").lower() == "true":
             return end + int(fields.get("CompressedDataSize", 0))
-        width = _MHA_BYTES.get(fields.get("ElementType", ""), 0) * int(
-            fields.get("ElementNumberOfChannels", 1)
-        )
+        width = _MHA_BYTES.get(fields.get("ElementType", ""), 0) * int(fields.get("ElementNumberOfChannels", 1))
         return end + width * math.prod(int(n) for n in fields.get("DimSize", "0").split())
     except ValueError:  # a header that makes no sense: the reader will say so
         return 0
@@ -144,9 +163,7 @@ def _walk_tiff(path: Path, size: int) -> None:
             raise FileError(f"{path} is no TIFF file: its first bytes are no header", cure=AGAIN)
         big = struct.unpack(order + "H", head[2:4])[0] == 43
         count, entry, link = ("Q", 20, "Q") if big else ("H", 12, "I")
-        (offset,) = struct.unpack(
-            order + link, (head[8:16] if big else head[4:8]).ljust(8 if big else 4, b"\0")
-        )
+        (offset,) = struct.unpack(order + link, (head[8:16] if big else head[4:8]).ljust(8 if big else 4, b"\0"))
         seen: set[int] = set()
         while offset and offset not in seen:
             seen.add(offset)

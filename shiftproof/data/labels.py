@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import LabelError
-from .files import write_text
+from ..files import write_text
 
 IGNORE = 255
 """Class index, on disk only, of voxels whose label says nothing."""
@@ -96,12 +96,14 @@ class LabelMap:
         for key, value in table.items():
             if key != "classes" and not isinstance(value, dict):
                 raise LabelError(
-                    f"{name}: {key} = {value!r} stands outside of a section; expected [default] or [site.NAME] above it"
+                    f"{name}: {key} = {value!r} stands outside of a section; expected [default] or "
+                    "[site.NAME] above it"
                 )
         columns = [key for key in table if key not in ("classes", "default")]
         if len(columns) > 1:
             raise LabelError(
-                f"{name}: sections of {len(columns)} columns ({', '.join(columns)}), expected one domain column; "
+                f"{name}: sections of {len(columns)} columns ({', '.join(columns)}), expected one domain "
+                "column; "
                 "name every section [COLUMN.VALUE] with the same COLUMN"
             )
         default = (
@@ -112,7 +114,8 @@ class LabelMap:
         for domain, section in table.get(column, {}).items() if columns else ():
             if not isinstance(section, dict):
                 raise LabelError(
-                    f"{name}: [{column}] has {domain} = {section!r}; expected a section [{column}.NAME] for each domain"
+                    f"{name}: [{column}] has {domain} = {section!r}; expected a section [{column}.NAME] "
+                    "for each domain"
                 )
             domains[domain] = _mapping(section, tuple(classes), f"{name} [{column}.{domain}]")
         if default is None and not domains:
@@ -150,7 +153,8 @@ class LabelMap:
         found = self.domains.get(domain, self.default)
         if found is None:
             raise LabelError(
-                f"labels.toml has no section [{self.column}.{domain}] and no [default]; it has {', '.join(self.domains)}"
+                f"labels.toml has no section [{self.column}.{domain}] and no [default]; it has "
+                f"{', '.join(self.domains)}"
             )
         return found
 
@@ -200,7 +204,8 @@ class LabelMap:
             unknown = ", ".join(f"{v} ({n} voxels)" for v, n in list(self.unknown(array, domain).items())[:8])
             known = ", ".join(f"{s} = {_toml(v)}" for s, v in _section(mapping).items())
             raise LabelError(
-                f"{name} has values without a meaning at {self.column}={domain}: {unknown}; known are {known}; name them "
+                f"{name} has values without a meaning at {self.column}={domain}: {unknown}; known are "
+                f"{known}; name them "
                 "in labels.toml, or list them there under ignore"
             )
         return encoded
@@ -216,13 +221,14 @@ class LabelMap:
             LabelError: If one domain joins values that mean different things.
         """
         domains = {}
-        for domain, values in members.items():
+        for domain, values in sorted(members.items()):
             mappings = [(v, self.mapping(v)) for v in sorted(values)]
             first, one = mappings[0]
             other = next((v for v, mapping in mappings if mapping != one), None)
             if other is not None:
                 raise LabelError(
-                    f"{column}={domain} joins {self.column}={first} and {self.column}={other}, whose labels.toml sections "
+                    f"{column}={domain} joins {self.column}={first} and {self.column}={other}, whose "
+                    "labels.toml sections "
                     f"differ; use {self.column} as the domain, or divide {domain}"
                 )
             domains[domain] = one
@@ -248,7 +254,8 @@ def whole_numbers(array: np.ndarray, name: str = "the label") -> np.ndarray:
     if off.any():
         example = float(array[off].flat[0])
         raise LabelError(
-            f"{name} has {int(off.sum())} values that are no whole numbers, such as {example:.6g}; resample labels by "
+            f"{name} has {int(off.sum())} values that are no whole numbers, such as {example:.6g}; "
+            "resample labels by "
             "nearest neighbour, and check that this is not the image"
         )
     return rounded.astype(np.int64)
@@ -286,7 +293,8 @@ def _mapping(section: Any, classes: tuple[str, ...], where: str) -> Meaning:
             raise LabelError(f'{where}: "{name}" is none of the classes; {nearest(name, classes)}')
         elif not numbers:
             raise LabelError(
-                f"{where}: {name} has no value; leave the line out if {name} is not annotated there, which is what it means"
+                f"{where}: {name} has no value; leave the line out if {name} is not annotated there, which "
+                "is what it means"
             )
         else:
             values[name] = tuple(numbers)

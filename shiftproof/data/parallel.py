@@ -49,7 +49,8 @@ def run(
             tell(done, len(jobs))
     except BrokenProcessPool as error:
         raise ShiftproofError(
-            f"one of {workers} worker processes was ended from outside, most likely for lack of memory; use fewer workers"
+            f"one of {workers} worker processes was ended from outside, most likely for lack of memory; "
+            "use fewer workers"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

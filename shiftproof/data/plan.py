@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PlanError
-from .files import write_text
-from .geometry import restore_labels
+from ..files import write_text
+from .geometry import ORIENTATIONS, restore_labels
 from .labels import nearest
 from .preprocess import Preprocessed, preprocess
 
@@ -28,7 +28,8 @@ class Plan:
 
     Args:
         dimensions: 2 (a slice at a time) or 3.
-        orientation: Where the axes of a case point to; the third is the slice axis. "" for pictures, whose axes stay.
+        orientation: Where the axes of a case point to; the third is the slice axis. "" for pictures, whose
+            axes stay.
         spacing_mm: Voxel size of a case; None for the slice axis in 2D, which is never resampled.
         channels: Names, in the order of the network's input.
         classes: Names, background first; empty where nothing was labelled.
@@ -87,7 +88,7 @@ class Plan:
         for name in lists:
             if not isinstance(values[name], list):
                 raise PlanError(f"plan: {name} must be a list, got {values[name]!r}")
-        return cls(**{k: tuple(v) if k in lists else v for k, v in values.items()})
+        return cls(**{**values, **{name: tuple(values[name]) for name in lists}})
 
     def write(self, path: Path | str) -> None:
         """Write `plan.json`, complete or not at all."""
@@ -124,10 +125,10 @@ def make_plan(
 
     Args:
         cohort: Training scans.
-        dimensions: 2 or 3; by default 2 if the scans are pictures, have thick slices (more than 3 pixels) or few (below
-            16 in the median), else 3.
-        spacing_mm: Voxel size, slice axis last; by default the median per axis, and for a slice axis that is more than
-            3 times coarser the 10th percentile, so that thin slices are not thrown away.
+        dimensions: 2 or 3; by default 2 if the scans are pictures, have thick slices (more than 3 pixels) or
+            few (below 16 in the median), else 3.
+        spacing_mm: Voxel size, slice axis last; by default the median per axis, and for a slice axis that is
+            more than 3 times coarser the 10th percentile, so that thin slices are not thrown away.
         patch: Voxels; by default what covers the median scan, up to 128 a side in 2D and 96 in 3D.
         normalisation: "zscore" or "clip", for all or by channel; by default "clip" for a channel named CT.
         workers: Processes that read.
@@ -179,16 +180,9 @@ def _require_sound(plan: Plan) -> None:
         if not right:
             raise PlanError(f"plan: {name} must be {expected}, got {getattr(plan, name)!r}")
 
-    spacing, turn = plan.spacing_mm, plan.orientation
+    spacing = plan.spacing_mm
     require(plan.dimensions in (2, 3), "dimensions", "2 or 3")
-    letters = isinstance(turn, str) and sorted(
-        "LPS"[["LR", "PA", "SI"].index(p)] for a in turn for p in ("LR", "PA", "SI") if a in p
-    )
-    require(
-        turn == "" or (letters == ["L", "P", "S"] and len(turn) == 3),
-        "orientation",
-        'three letters such as "LPS", or ""',
-    )
+    require(plan.orientation in ("", *ORIENTATIONS), "orientation", 'three letters such as "LPS", or ""')
     numbers = len(spacing) == 3 and all(_is_number(s) and s > 0 for s in spacing[: plan.dimensions])  # type: ignore[operator]
     require(
         numbers and (plan.dimensions == 3 or spacing[2] is None),
@@ -206,14 +200,14 @@ def _require_sound(plan: Plan) -> None:
     right = isinstance(plan.normalisation, dict) and set(plan.normalisation) == set(plan.channels)
     require(right, "normalisation", f"an object with the channels {', '.join(plan.channels)}")
     for rule in plan.normalisation.values():
-        wanted = {"zscore": (), "clip": ("lower", "upper", "mean", "sd")}.get(
-            rule.get("scheme") if isinstance(rule, dict) else None
-        )
+        scheme = rule.get("scheme") if isinstance(rule, dict) else None
+        wanted = {"zscore": (), "clip": ("lower", "upper", "mean", "sd")}.get(str(scheme))
         complete = wanted is not None and all(_is_number(rule.get(n)) for n in wanted)
         require(
             complete and (not wanted or (rule["lower"] < rule["upper"] and rule["sd"] > 0)),
             "normalisation",
-            'by channel {"scheme": "zscore"} or {"scheme": "clip", "lower", "upper", "mean", "sd"} with lower < upper, sd > 0',
+            'by channel {"scheme": "zscore"} or {"scheme": "clip", "lower", "upper", "mean", "sd"} with '
+            "lower < upper, sd > 0",
         )
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in plan.patch)
     require(whole and len(plan.patch) == plan.dimensions, "patch", f"{plan.dimensions} whole numbers above 0")

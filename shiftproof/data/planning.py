@@ -54,7 +54,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Frame:
-    """The orientation that suits the scans, and their grids in it: `sizes`, `spacings` (N, 3), slice axis last."""
+    """The orientation that suits the scans, and their grids (N, 3) in it, slice axis last."""
 
     orientation: str
     spacings_mm: np.ndarray
@@ -139,7 +139,7 @@ def _drawn(array: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def frame_of(facts: Sequence[Facts]) -> Frame:
-    """The slice axis is the one along which all scans have one voxel, else the coarsest in the median, else S.
+    """The slice axis: the one along which all scans have one voxel, else the coarsest in the median, else S.
 
     Raises:
         PlanError: If pictures and volumes are mixed.
@@ -147,7 +147,8 @@ def frame_of(facts: Sequence[Facts]) -> Frame:
     pictures = sum(f.picture for f in facts)
     if 0 < pictures < len(facts):
         raise PlanError(
-            f"{pictures} of {len(facts)} scans are 2D pictures, the others volumes; keep them in cohorts of their own"
+            f"{pictures} of {len(facts)} scans are 2D pictures, the others volumes; keep them in cohorts "
+            "of their own"
         )
     spacings, sizes = np.array([f.spacing_mm for f in facts]), np.array([f.cropped for f in facts])
     if pictures:
@@ -171,7 +172,8 @@ def spacing_for(
             values.append(None)
         if len(values) != 3 or None in values[:dimensions] or (dimensions == 2 and values[2] is not None):
             raise PlanError(
-                f"spacing_mm needs {dimensions} sizes{' (slices are never resampled in 2D)' if dimensions == 2 else ''}, "
+                f"spacing_mm needs {dimensions} "
+                f"sizes{' (slices are never resampled in 2D)' if dimensions == 2 else ''}, "
                 f"got {list(given)}"
             )
         return tuple(values)  # type: ignore[return-value]
@@ -192,7 +194,7 @@ def median_shape(frame: Frame, spacing_mm: Sequence[float | None]) -> np.ndarray
 
 
 def patch_for(shape: np.ndarray, dimensions: int) -> tuple[int, ...]:
-    """What covers the shape, in multiples of 16 (of 8 up to 32 voxels), up to 128 a side in 2D and 96 in 3D."""
+    """What covers the shape, in multiples of 16 (8 up to 32 voxels), at most 128 a side in 2D, 96 in 3D."""
     cap = 128 if dimensions == 2 else 96
     sides = []
     for n in shape[:dimensions]:

@@ -86,7 +86,8 @@ def preprocess(images: Mapping[str, sitk.Image | None], label: sitk.Image | None
         intensity[channel] = intensity_of(array, backgrounds[channel])
         if array.min() == array.max():
             raise ImageError(
-                f"channel {channel} has the value {array.flat[0]:g} everywhere; export it again, or leave it out"
+                f"channel {channel} has the value {array.flat[0]:g} everywhere; export it again, or leave "
+                "it out"
             )
         resampled = array if array.shape == geometry.shape else resample_image(array, geometry.shape, orders)
         result[plan.channels.index(channel)] = normalised(
@@ -145,7 +146,7 @@ def resampled_shape(
 
 
 def intensity_of(array: np.ndarray, background: float | None) -> dict[str, float]:
-    """Mean, standard deviation and percentiles of what is not background; of everything if that is constant."""
+    """Mean, sd and percentiles of what is not background; of everything if that is constant."""
     values = array[array != background] if background is not None else array.ravel()
     if not len(values) or values.min() == values.max():
         values = array.ravel()
@@ -165,8 +166,8 @@ def percentiles(values: np.ndarray) -> dict[str, float]:
 def normalised(array: np.ndarray, intensity: Mapping[str, float], rule: Mapping[str, Any]) -> np.ndarray:
     """Values as a plan's rule for the channel says.
 
-    "zscore": by the scan's own mean and deviation outside of the background. "clip": by the training set's, after
-    cutting at its percentiles; for units that mean the same in every scan, as CT has.
+    "zscore": by the scan's own mean and deviation outside of the background. "clip": by the training set's,
+    after cutting at its percentiles; for units that mean the same in every scan, as CT has.
     """
     if rule["scheme"] == "clip":
         return (np.clip(array, rule["lower"], rule["upper"]) - rule["mean"]) / rule["sd"]
@@ -184,10 +185,12 @@ def _orders(geometry: Geometry) -> list[int]:
 def _require_fitting(image: sitk.Image, plan: Plan) -> None:
     if plan.orientation and is_picture(image):
         raise PlanError(
-            f"the plan is for volumes in orientation {plan.orientation}, the scan is a 2D picture, which has none; "
+            f"the plan is for volumes in orientation {plan.orientation}, the scan is a 2D picture, which "
+            "has none; "
             "give volumes, or train on pictures"
         )
     if not plan.orientation and image.GetSize()[2] > 1:
         raise PlanError(
-            f"the plan is for 2D pictures, the scan has {image.GetSize()[2]} slices; save each slice as a picture, or train on volumes"
+            f"the plan is for 2D pictures, the scan has {image.GetSize()[2]} slices; save each slice as a "
+            "picture, or train on volumes"
         )

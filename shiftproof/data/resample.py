@@ -1,8 +1,9 @@
 """Another number of voxels along each axis, without leaving the index space.
 
 Voxel `i` of `n` covers [i, i + 1) of the whole, so that the first and the last edges stay where they are: the
-convention of `torch.nn.functional.interpolate(align_corners=False)`, which therefore takes scores back exactly.
-Each axis is a linear map, a sparse matrix; the sums run in a fixed order whatever the number of threads.
+convention of `torch.nn.functional.interpolate(align_corners=False)`, which therefore takes scores back
+exactly. Each axis is a linear map, a sparse matrix; the sums run in a fixed order whatever the number of
+threads.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def resample_image(array: np.ndarray, shape: Sequence[int], orders: Sequence[int
     Args:
         array: The image.
         shape: Voxels along each axis afterwards.
-        orders: Order of the B-spline along each axis: 1 linear, 3 cubic. Where the number of voxels falls, the axis
-            is smoothed first, so that fine detail does not fold into coarse patterns.
+        orders: Order of the B-spline along each axis: 1 linear, 3 cubic. Where the number of voxels falls,
+            the axis is smoothed first, so that fine detail does not fold into coarse patterns.
     """
     array = np.asarray(array, dtype=np.float32)
     low, high = array.min(), array.max()
@@ -66,7 +67,8 @@ def _matrix(old: int, new: int, order: int, smooth: bool) -> Any:
     columns = np.eye(old)
     factor = old / new
     if smooth and factor > 1:
-        # The Gaussian that turns a voxel's width into the new one's, both taken as full widths at half maximum.
+        # The Gaussian that turns a voxel's width into the new one's, both taken as full widths at half
+        # maximum.
         sigma = math.sqrt(factor**2 - 1) / (2 * math.sqrt(2 * math.log(2)))
         columns = ndimage.gaussian_filter1d(columns, sigma, axis=0, mode="nearest")
     at = np.clip((np.arange(new) + 0.5) * factor - 0.5, 0, old - 1)

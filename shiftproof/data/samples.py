@@ -36,16 +36,16 @@ class Samples:
 
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> Samples:
         """A subset along the batch, in the order of `index` (a slice, positions or a mask)."""
-        if isinstance(index, Tensor):
-            positions = index.nonzero().flatten() if index.dtype == torch.bool else index
-            names = [self.subject[i] for i in positions.tolist()] if self.subject else []
-        elif isinstance(index, slice):
-            positions, names = index, self.subject[index]
-        else:
+        if isinstance(index, slice):
+            taken = self.mapped(lambda tensor: tensor[index])
+            taken.subject = self.subject[index]
+            return taken
+        if not isinstance(index, Tensor):
             positions = torch.as_tensor(list(index), device=self.image.device)
-            names = [self.subject[i] for i in index] if self.subject else []
+        else:
+            positions = index.nonzero().flatten() if index.dtype == torch.bool else index
         taken = self.mapped(lambda tensor: tensor[positions])
-        taken.subject = names
+        taken.subject = [self.subject[i] for i in positions.tolist()] if self.subject else []
         return taken
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Samples:

@@ -39,9 +39,7 @@ class Split:
             raise SplitError("target images for adaptation must not be test subjects")
 
 
-def hold_out(
-    cohort: Cohort, domain: str, *, validation: float = 0.2, fraction: float = 1.0, seed: int = 0
-) -> Split:
+def hold_out(cohort: Cohort, domain: str, *, validation: float = 0.2, fraction: float = 1.0, seed: int = 0) -> Split:
     """One domain held out, the others for training.
 
     A fixed half of the held-out domain's subjects is the test side of *every* row; the other half gives unlabelled
@@ -177,7 +175,7 @@ def halves(cohort: Cohort, seed: int) -> tuple[list[str], list[str]]:
     subjects = shuffled(cohort.subjects, seed)
     if len(subjects) < 2:
         raise SplitError(
-            f'held-out domain {", ".join(cohort.domains) or "(empty)"} has {len(subjects)} labelled subjects; '
+            f"held-out domain {', '.join(cohort.domains) or '(empty)'} has {len(subjects)} labelled subjects; "
             "its fixed halves (one to test on, one for adaptation and the upper bound) need at least 2"
         )
     return subjects[: len(subjects) // 2], subjects[len(subjects) // 2 :]

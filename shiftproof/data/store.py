@@ -11,15 +11,15 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import PlanError, ShiftproofError
-from .files import TEMPORARY, storage
+from ..errors import PlanError, ShiftproofError, StorageError
+from ..files import storing
 from .geometry import Geometry
 from .hashes import FileHashes
 from .images import array_of, image_of, read_image, require_same_geometry
@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 __all__ = ["IGNORE", "Case", "Store"]
 
 FORMAT = 1
-_ABANDONED_S = 24 * 3600
+"""Part of every key: raise it when the same inputs give other arrays."""
+
 CENTRES = 2000
 """Voxels that are kept of each class, to centre patches on."""
+
+_TEMPORARY = ".tmp-"
+_ABANDONED_S = 24 * 3600
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +77,7 @@ class Case:
 
     @property
     def label(self) -> np.ndarray | None:
-        """(X, Y, Z) uint8 class indices, read-only, `IGNORE` where the label says nothing; None without a label."""
+        """(X, Y, Z) uint8 class indices, `IGNORE` where the label says nothing; None without a label."""
         return _mapped(self.folder / "label.npy") if self.labelled else None
 
     @property
@@ -85,8 +89,8 @@ class Case:
 class Store:
     """A folder of preprocessed cases that runs share.
 
-    A case is found by what it is made from: content of the files, the preprocessing part of the plan, the meaning
-    of the label values. Several processes may build at once, and any may be killed.
+    A case is found by what it is made from: content of the files, the preprocessing part of the plan, the
+    meaning of the label values. Several processes may build at once, and any may be killed.
 
     Args:
         root: The folder; it is made when needed.
@@ -115,13 +119,14 @@ class Store:
             StorageError: If the disk is full, read-only or gone.
             ShiftproofError: If a scan cannot be used; the message names the subject.
         """
-        with storage(self.root):
+        with _on_disk(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         self._sweep()
         hashes = FileHashes(self.root / "hashes.json")
         if cohort.labelled and tuple(cohort.classes) != plan.classes:
             raise PlanError(
-                f"the plan is for the classes {', '.join(plan.classes)}, the cohort has {', '.join(cohort.classes)}; "
+                f"the plan is for the classes {', '.join(plan.classes)}, the cohort has "
+                f"{', '.join(cohort.classes)}; "
                 "make them agree in labels.toml"
             )
         keyed = []
@@ -140,9 +145,10 @@ class Store:
     def _sweep(self) -> None:
         """Remove what builders left behind when they were killed.
 
-        Only after a day: whether a builder on another machine is alive cannot be told, but no case takes that long.
+        Only after a day: whether a builder on another machine is alive cannot be told, but no case takes that
+        long.
         """
-        for folder in self.root.glob(f"*/{TEMPORARY}*"):
+        for folder in self.root.glob(f"*/{_TEMPORARY}*"):
             with contextlib.suppress(OSError):  # another process may sweep as well
                 if time.time() - folder.stat().st_mtime > _ABANDONED_S:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -181,14 +187,15 @@ def build(row: Row, labels: LabelMap | None, plan: Plan, folder: Path, key: str)
     if done.label is not None:
         arrays["label.npy"] = done.label
         centres = centres_of(done.label, seed=int(key[:16], 16))
-    temporary = folder.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
-    with storage(folder):
+    temporary = folder.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
+    with _on_disk(folder):
         try:
             temporary.mkdir(parents=True)
             for name, array in arrays.items():
                 np.save(temporary / name, array)
             if centres:
-                np.savez(temporary / "centres.npz", **{str(k): v for k, v in centres.items()})
+                named: dict[str, Any] = {str(index): places for index, places in centres.items()}
+                np.savez(temporary / "centres.npz", **named)
             facts = {
                 "key": key,
                 "geometry": done.geometry.as_dict(),
@@ -242,6 +249,18 @@ def centres_of(label: np.ndarray, *, seed: int, number: int = CENTRES) -> dict[i
     return centres
 
 
+@contextlib.contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with the disk, as a `StorageError`; what NumPy raises of a short write too."""
+    try:
+        with storing(path):
+            yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path}: {error}; check that the disk is there and has space"
+        ) from error
+
+
 def _take_place(temporary: Path, folder: Path) -> None:
     """Move a complete case into its place; one that is there and complete stays, a damaged one goes."""
     for _ in range(3):
@@ -258,8 +277,8 @@ def _take_place(temporary: Path, folder: Path) -> None:
         shutil.rmtree(damaged, ignore_errors=True)
 
 
-# Opening a file for every patch would cost more than cutting it; keeping all of them open would exceed the limit
-# on open files.
+# Opening a file for every patch would cost more than cutting it; keeping all of them open would exceed the
+# limit on open files.
 @functools.lru_cache(maxsize=256)
 def _mapped(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import ShiftproofError
 from ..files import write_json
 from ..versions import versions
 from .model import Model
@@ -35,6 +36,11 @@ class Predicted:
     seconds: float | None = None
     error: str | None = None
     kind: str | None = None
+
+
+def kind_of(error: ShiftproofError) -> str:
+    """Name of the error's type in `shiftproof.errors`: subclasses elsewhere are details of their modules."""
+    return next(cls.__name__ for cls in type(error).__mro__ if cls.__module__ == ShiftproofError.__module__)
 
 
 @dataclass

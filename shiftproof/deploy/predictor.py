@@ -12,7 +12,7 @@ import torch
 
 from ..data.images import PICTURES, suffix_of, write_image
 from ..errors import OptionError, ShiftproofError, StorageError
-from .manifest import Manifest, Predicted
+from .manifest import Manifest, Predicted, kind_of
 from .model import Model, load_model
 from .scans import Scan, find_scans
 from .segment import label_of, segment, write_probabilities
@@ -115,7 +115,7 @@ def _predicted(
         words = f"{scan.name} does not fit into memory; use a smaller batch, or device cpu"
         return _failed(entry, scan, words, "MemoryError")
     except ShiftproofError as error:
-        return _failed(entry, scan, str(error), type(error).__name__)
+        return _failed(entry, scan, str(error), kind_of(error))
     entry["status"], entry["seconds"] = "done", round(time.monotonic() - started, 3)
     return Predicted(scan.name, output, extra, entry["seconds"])
 

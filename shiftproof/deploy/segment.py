@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from ..data.images import is_picture, read_image
+from ..data.images import array_of, image_of, is_picture, read_image
 from ..data.plan import preprocess
 from ..data.samples import Samples
 from ..errors import ModelError, StorageError
@@ -91,9 +91,9 @@ def segment(
     if certain is None:
         return Segmented(placed)
     # What was cropped away is background for certain; `place` fills with 0.
-    background = CERTAIN - geometry.place(CERTAIN - certain[0].transpose(1, 2, 0))
-    others = [geometry.place(one.transpose(1, 2, 0)) for one in certain[1:]]
-    return Segmented(placed, [sitk.Cast(background, sitk.sitkUInt8), *others])
+    rest = geometry.place(CERTAIN - certain[0].transpose(1, 2, 0))
+    background = image_of(CERTAIN - array_of(rest), like=rest)
+    return Segmented(placed, [background, *(geometry.place(one.transpose(1, 2, 0)) for one in certain[1:])])
 
 
 def _read(model: Model, images: Mapping[str, Path | sitk.Image | None]) -> dict[str, sitk.Image | None]:

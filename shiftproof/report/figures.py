@@ -1,4 +1,4 @@
-"""Figures of scores and of training. Every subject is a dot, with the summary over it."""
+"""Scores in figures: every subject is a dot, with the summary over it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from matplotlib.figure import Figure
 
 from ..statistics import Interval
 from .numbers import count, estimate, number, p_value, plural, scale, span
-from .results import Results, read_record
-from .words import TESTS
+from .phrases import TESTS
 from .svg import FAINT, INK, RULE, Plot, colours, style
 
 WIDTH = 3.7  # inches; 355 px, so that a phone shows letters at their size
 STRIP = 0.54  # inches for a row's name and its dots
-POINTS = 150  # of a curve; more cannot be seen at this width
 
 Found = dict[str, Any]
 
@@ -43,7 +41,7 @@ def dots(values: pd.DataFrame, found: Found, domain: str | None = None) -> Plot:
         plain = means.get(found["source_only"], {}).get("mean", np.nan)
         if np.isfinite(plain):
             axes.axvline(plain, color=FAINT, lw=0.8, ls=(0, (1, 2)), zorder=1)
-        axes.set_xlim(*limits(values["value"]))
+        axes.set_xlim(*limits(values["value"], found))
         for line, name in enumerate(names):
             own = here[here["row"] == name].dropna(subset="value")
             strip(axes, line, own, paint)
@@ -70,7 +68,9 @@ def differences(values: pd.DataFrame, found: Found) -> Plot | None:
     paint = colours(found["domains"])
     with style():
         figure, axes = strips(len(pairs), "row minus its reference")
-        axes.set_xlim(*limits(pd.concat([*(m["value"] for m in minus), pd.Series([0.0])])))
+        axes.set_xlim(
+            *span_of([*(m["value"] for m in minus), [c["low"] for c in pairs], [c["high"] for c in pairs], [0.0]])
+        )
         for line, (c, own) in enumerate(zip(pairs, minus, strict=True)):
             strip(axes, line, own, paint)
             summary_mark(axes, line, Interval(c["mean_difference"], c["low"], c["high"], c["n"], c["interval"]))
@@ -79,10 +79,10 @@ def differences(values: pd.DataFrame, found: Found) -> Plot | None:
         behind = f" ({metric.unit})" if metric.unit else ""
         axes.set_xlabel(f"difference in {metric.title}{behind}")
     better = "right" if metric.higher_is_better else "left"
-    many = len(pairs)
     caption = (
-        f"Difference in {metric.title}, subject by subject{seeds_words(found)}; bars: mean and 95 % interval; "
-        f"p: {TESTS.get(pairs[0]['test'], pairs[0]['test'])}, corrected for {count(many, 'comparison')}. The row is better to the {better} of 0."
+        f"Difference in {metric.title}, subject by subject{seeds_words(found)}; bars: mean and 95 % "
+        f"interval; p: {TESTS.get(pairs[0]['test'], pairs[0]['test'])}, corrected for "
+        f"{count(len(pairs), 'comparison')}. The row is better to the {better} of 0."
     )
     spoken = "; ".join(
         f"{c['a']} minus {c['b']} {number(c['mean_difference'], metric.digits, signed=True)} "
@@ -90,47 +90,6 @@ def differences(values: pd.DataFrame, found: Found) -> Plot | None:
         for c in pairs
     )
     return Plot(figure, caption, f"Dot plot of paired differences in {metric.title}. {spoken}.")
-
-
-def curves(results: Results, row: str) -> Plot | None:
-    """Validation and loss of a row over training, a line per held-out domain and seed."""
-    runs = [(c, read_record(c.run)) for c in results.cells if c.row == row and c.status == "done"]
-    runs = [(c, lines) for c, lines in runs if lines]
-    if not runs:
-        return None
-    paint = colours(results.domains)
-    with style():
-        figure = Figure(figsize=(WIDTH, 3.0))
-        above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.16})
-        figure.subplots_adjust(left=0.15, right=0.98, top=0.91, bottom=0.14)
-        above.set_title(elided(row), loc="left", fontsize=9, fontweight="bold")
-        for cell, lines in runs:
-            colour, _ = paint[cell.held_out]
-            steps, scores = series(lines, "validation", ("mean",))
-            above.plot(steps, scores, color=colour, lw=1.1, alpha=0.9)
-            if len(steps) == 1:
-                above.plot(steps, scores, color=colour, marker="o", ms=3.5)
-            steps, losses = series(lines, "losses", ("task", "plain", "meta-train"))
-            below.plot(*thinned(steps, losses), color=colour, lw=0.9, alpha=0.9)
-        for axes, words in ((above, "validation"), (below, "loss")):
-            axes.set_ylabel(words)
-            axes.grid(axis="y", color=RULE, lw=0.6)
-            axes.set_axisbelow(True)
-        if not above.lines or not any(len(line.get_xdata()) for line in above.lines):
-            above.text(0.5, 0.5, "no validation recorded", transform=above.transAxes, ha="center", color=FAINT)
-            above.set_yticks([])
-        below.set_xlabel("step")
-        below.set_xlim(left=0)
-    seeds = len({c.seed for c, _ in runs})
-    caption = (
-        f"{row}: mean score on held-back subjects of the training {plural(results.domain_word)} (above) and loss "
-        f"of single batches, averaged over neighbouring steps (below); colour: held-out {results.domain_word}, "
-        f"a line a seed ({seeds}). The held-out {results.domain_word} is in neither."
-    )
-    return Plot(figure, caption, f"Training curves of {row}: validation score and loss over steps, {count(len(runs), 'run')}.")
-
-
-# ---- parts
 
 
 def strips(lines: int, title: str) -> tuple[Figure, Axes]:
@@ -186,9 +145,16 @@ def label(axes: Axes, line: int, name: str, behind: str) -> None:
     axes.text(1, line - 0.3, behind, transform=where, ha="right", va="center", fontsize=7.5, color=FAINT)
 
 
-def limits(values: pd.Series) -> tuple[float, float]:
+def limits(values: pd.Series, found: Found) -> tuple[float, float]:
     """Common to all panels, so that they can be compared."""
-    values = values.dropna()
+    around = [i for r in found["rows"] for i in (r["overall"], *r["domains"].values())]
+    return span_of([values, [i["low"] for i in around], [i["high"] for i in around]])
+
+
+def span_of(parts: Sequence[Any]) -> tuple[float, float]:
+    """Room for all numbers that exist, with a margin."""
+    values = np.concatenate([np.asarray(p, dtype=float) for p in parts])
+    values = values[np.isfinite(values)]
     if not len(values):
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
@@ -198,29 +164,6 @@ def limits(values: pd.Series) -> tuple[float, float]:
 
 def elided(name: str, longest: int = 34) -> str:
     return name if len(name) <= longest else f"{name[: longest - 14]}…{name[-13:]}"
-
-
-def series(lines: Sequence[Found], part: str, preferred: Sequence[str]) -> tuple[list[int], list[float]]:
-    """Steps and values of one number of the record: the first preferred one that is there, else the first."""
-    steps, values = [], []
-    for line in lines:
-        found = line.get(part)
-        if not isinstance(found, dict):
-            continue
-        numbers = {k: v for k, v in found.items() if isinstance(v, int | float)}
-        key = next((k for k in preferred if k in numbers), next(iter(numbers), None))
-        if key is not None:
-            steps.append(int(line["step"]))
-            values.append(float(numbers[key]))
-    return steps, values
-
-
-def thinned(steps: list[int], values: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Means over neighbours, at most POINTS of them."""
-    parts = np.array_split(np.arange(len(steps)), min(POINTS, len(steps)) or 1)
-    at, of = np.asarray(steps, float), np.asarray(values, float)
-    kept = [p for p in parts if len(p)]
-    return np.array([at[p].mean() for p in kept]), np.array([of[p].mean() for p in kept])
 
 
 def seeds_words(found: Found) -> str:

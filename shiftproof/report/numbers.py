@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 MINUS = "\u2212"
+TIE = "\u00a0"
 NOTHING = "\u2013"  # an en dash where a number does not exist
 
 
@@ -19,18 +21,20 @@ class Scale:
     higher_is_better: bool = True
     signed: bool = False  # better is nearer to 0
 
+    within: tuple[float, float] = (-math.inf, math.inf)  # where a mean can lie
+
     @property
     def axis(self) -> str:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
 SCALES = {
-    "dice": Scale("Dice"),
-    "surface dice": Scale("surface Dice"),
-    "hd95 mm": Scale("HD95", "mm", 2, higher_is_better=False),
-    "assd mm": Scale("ASSD", "mm", 2, higher_is_better=False),
-    "sensitivity": Scale("sensitivity"),
-    "precision": Scale("precision"),
+    "dice": Scale("Dice", within=(0, 1)),
+    "surface dice": Scale("surface Dice", within=(0, 1)),
+    "hd95 mm": Scale("HD95", "mm", 2, higher_is_better=False, within=(0, math.inf)),
+    "assd mm": Scale("ASSD", "mm", 2, higher_is_better=False, within=(0, math.inf)),
+    "sensitivity": Scale("sensitivity", within=(0, 1)),
+    "precision": Scale("precision", within=(0, 1)),
     "volume error ml": Scale("volume error", "ml", 2, higher_is_better=False, signed=True),
 }
 
@@ -74,7 +78,7 @@ def estimate(part: dict, digits: int = 3, *, signed: bool = False, value: str = 
 
 
 def p_value(p: float | None) -> str:
-    """"= 0.034" or "< 0.001": what follows the letter p."""
+    """ "= 0.034" or "< 0.001": what follows the letter p."""
     if p is None or not math.isfinite(p):
         return NOTHING
     if p < 0.001:
@@ -114,6 +118,12 @@ def plural(word: str) -> str:
     if word.endswith("y") and word[-2:-1] not in set("aeiou"):
         return f"{word[:-1]}ies"
     return f"{word}s"
+
+
+def tied(text: str) -> str:
+    """With spaces that do not break where a line's end would part a number from its sense."""
+    text = re.sub(r"\[[^\]]{1,40}\]", lambda m: m[0].replace(" ", TIE), text)
+    return re.sub(r"(?<=[pn]) ([<=]) (?=[\d.])", f"{TIE}\\1{TIE}", text).replace(" %", f"{TIE}%")
 
 
 def listed(words: list[str]) -> str:

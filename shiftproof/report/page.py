@@ -12,10 +12,12 @@ from markupsafe import Markup
 from ..errors import ShiftproofError
 from ..files import write_text
 from ..statistics import per_subject
-from . import figures, numbers, overlays, tables
+from . import cases, curves, figures, numbers, tables
 from .findings import oriented, summarise
-from .results import Results, read_evaluation, read_results
-from .svg import colours, inline
+from .reading import read_evaluation, read_results
+from .results import Results
+from .slices import structure_colour
+from .svg import GLYPHS, colours, inline
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -46,7 +48,11 @@ def page(results: Results) -> str:
     found = summarise(results)
     values = per_subject(oriented(results.rows, results.primary), results.primary)
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "number": numbers.number,
@@ -54,29 +60,31 @@ def page(results: Results) -> str:
         "percent": numbers.percent,
         "percent_span": numbers.percent_span,
         "plural": numbers.plural,
+        "tied": numbers.tied,
         "p": tables.p_text,
         "inline": inline,
     }
-    scored = [d for d, n in found["subjects"]["by domain"].items() if n]
+    panels: list[str | None] = [d for d, n in found["subjects"]["by domain"].items() if n]
+    panels += [None] if len(panels) > 1 else []
     return environment.get_template("page.html.j2").render(
         found=found,
         facts=results.facts,
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        paint={d: c for d, (c, _) in colours(found["domains"]).items()},
-        dots=[figures.dots(values, found, d) for d in scored] + [figures.dots(values, found)] * (len(scored) > 1),
+        paint={d: (colour, GLYPHS[marker]) for d, (colour, marker) in colours(found["domains"]).items()},
+        dots=[figures.dots(values, found, d) for d in panels],
         differences=figures.differences(values, found),
         structures=tables.structures(results),
         distributions=tables.distributions(results, values),
         comparisons=tables.comparisons(found),
         comparison_columns=tables.COMPARISON_COLUMNS,
-        curves=[c for r in results.recipes if (c := figures.curves(results, r["name"])) is not None],
-        cases=cases(results, values, found),
+        curves=[c for r in results.recipes if (c := curves.curves(results, r["name"])) is not None],
+        cases=shown_cases(results, values, found),
         recipes=tables.recipes(results),
         cells=tables.cells(results),
     )
 
 
-def cases(results: Results, values: pd.DataFrame, found: dict[str, Any]) -> dict[str, Any]:
+def shown_cases(results: Results, values: pd.DataFrame, found: dict[str, Any]) -> dict[str, Any]:
     """Overlays of the row in question and of its reference, or why there are none."""
     first = found["selected"] or found["leader"] or next((r["row"] for r in found["rows"] if r["overall"]["n"]), None)
     if first is None:
@@ -85,22 +93,22 @@ def cases(results: Results, values: pd.DataFrame, found: dict[str, Any]) -> dict
     shown = [first, *([reference] if reference and reference in set(values["row"]) else [])]
     higher = found["primary"]["higher_is_better"]
     domains, reasons = [], []
-    meaning = overlays.meaning_of(results)
+    meaning = cases.meaning_of(results)
     for domain in found["held_out"]:
-        chosen = overlays.picked(values, first, domain, higher_is_better=higher)
+        chosen = cases.picked(values, first, domain, higher_is_better=higher)
         rows = []
         for row in shown:
             plots = []
             for case in chosen:
                 try:
-                    plots.append(overlays.overlay(case, results, row, meaning))
+                    plots.append(cases.overlay(case, results, row, meaning))
                 except ShiftproofError as error:
                     reasons.append(str(error))
             if plots:
                 rows.append({"row": row, "plots": plots})
         if rows:
             domains.append({"domain": domain, "rows": rows})
-    legend = [(name, overlays.structure_colour(k)) for k, name in enumerate(meaning.classes) if k]
+    legend = [(name, structure_colour(k)) for k, name in enumerate(meaning.classes) if k]
     return {
         "domains": domains,
         "row": first,

@@ -1,4 +1,4 @@
-"""From a matplotlib figure to SVG inside a page: small, selectable text, light and dark, the same every time."""
+"""From a figure to SVG inside a page: small, with text that is text, light and dark, always the same."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -19,9 +20,9 @@ THEMED = {INK: "currentColor", FAINT: "var(--faint)", RULE: "var(--rule)"}
 # Okabe and Ito's palette without its yellow, which is lost on white, and its black: safe for
 # colour-blind readers. Beyond seven domains colours come again, with another marker.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d46")
-MARKERS = ("o", "s", "^", "D", "v")
+GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼"}  # of markers, for legends
 
-STYLE = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8.5,
@@ -66,8 +67,9 @@ def style() -> Iterator[None]:
 
 def colours(domains: list[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each domain: the same in every figure of a study."""
+    markers = list(GLYPHS)
     return {
-        domain: (PALETTE[i % len(PALETTE)], MARKERS[i // len(PALETTE) % len(MARKERS)])
+        domain: (PALETTE[i % len(PALETTE)], markers[i // len(PALETTE) % len(markers)])
         for i, domain in enumerate(domains)
     }
 

@@ -14,6 +14,8 @@ from .results import Results
 
 Found = dict[str, Any]
 
+RESAMPLES = 1999  # in the long table: a page of a large cohort has hundreds of intervals
+
 
 def table(found: Found) -> tuple[str, list[str], list[list[str]]]:
     """Title, columns and rows of the main table, for the terminal."""
@@ -31,7 +33,10 @@ def table(found: Found) -> tuple[str, list[str], list[list[str]]]:
         line += [estimate(r["domains"][d], digits) for d in found["held_out"]]
         if several:
             worst = r["worst"] or {}
-            line += [estimate(r["overall"], digits), f"{worst.get('domain', '')} {number(worst.get('mean'), digits)}"]
+            line += [
+                estimate(r["overall"], digits),
+                f"{worst.get('domain', '')} {number(worst.get('mean'), digits)}",
+            ]
         if compared:
             c = r["difference"]
             line += [estimate(c, digits, signed=True, value="mean_difference"), p_text(c)] if c else ["", ""]
@@ -83,7 +88,10 @@ def by_structure(results: Results, rows: pd.DataFrame) -> list[Found]:
         {
             "structure": structure,
             "lines": [
-                {"row": name, "cells": [structure_cell(values[m, structure], name, m) for m in results.metrics]}
+                {
+                    "row": name,
+                    "cells": [structure_cell(values[m, structure], name, m) for m in results.metrics],
+                }
                 for name in names
             ],
         }
@@ -93,7 +101,7 @@ def by_structure(results: Results, rows: pd.DataFrame) -> list[Found]:
 
 def structure_cell(values: pd.Series, row: str, metric: str) -> Found:
     of, here = scale(metric), values.loc[row] if row in values.index.get_level_values(0) else []
-    found = interval(here)
+    found = interval(here, within=of.within, resamples=RESAMPLES)
     return {
         "mean": number(found.mean, of.digits, signed=of.signed),
         "span": span(found.low, found.high, of.digits, signed=of.signed),

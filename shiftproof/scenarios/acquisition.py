@@ -1,7 +1,7 @@
 """From a person to a scan: tissue fractions inside each voxel, signal, coil shading, blur, noise, units.
 
 A voxel is the mean over `Grid.oversampling` points in the plane and `slice_points` across the slice, so that
-partial volume arises where it does in a scanner: in the complex signal, before the magnitude and its noise.
+partial volume arises where it does in a scanner: in the signal, before noise and magnitude.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ class Grid:
     thickness_mm: float
     oversampling: int = 2
     slice_points: int = 3
-    centre_mm: float = 0.0  # of the grid, above the brain's centre along the slice axis
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,8 @@ class Head:
     def points(self, positions: Array, smooth: Array) -> tuple[Array, Array]:
         """Signal (N,) and fractions (3, N) at template positions (3, N).
 
-        `smooth` (7, N) holds what varies slowly: the distance from the brain, the nearness of the ventricles, and the
-        person's fields.
+        `smooth` (7, N) holds what varies slowly: the distance from the brain, the nearness of the ventricles,
+        and the person's fields.
         """
         signal, fractions = np.zeros(positions.shape[1]), np.zeros((3, positions.shape[1]))
         near = smooth[0] < BRAIN_REACH_MM
@@ -107,13 +106,13 @@ class Head:
         _, ventricles, cortex, sulci, _, texture, lesion = smooth
         grey, white = (template().fine(m, positions) for m in (template().grey, template().white))
         fluid = np.clip(1 - grey - white, 0, 1)
-        fluid = fluid**person.contrast * np.exp(person.sulci + 0.45 * sulci)
-        grey = grey**person.contrast * np.exp(person.cortex + 0.35 * cortex)
+        fluid = fluid**person.contrast * np.exp(person.sulci + 0.6 * sulci)
+        grey = grey**person.contrast * np.exp(person.cortex + 0.5 * cortex)
         white = white**person.contrast
         fractions = np.stack([fluid, grey, white]) / (fluid + grey + white)
 
-        # Within a tissue T1 and density vary smoothly by a few per cent; the signal follows. Lesions lie in white
-        # matter, first around the ventricles.
+        # Within a tissue T1 and density vary smoothly by a few per cent; the signal follows. Lesions lie in
+        # white matter, first around the ventricles.
         load = np.clip(3 * (0.9 * ventricles + 0.35 * lesion + person.lesions - 1.35), 0, 1)
         signal = s["csf"] * fractions[0] + (1 + 0.03 * texture) * (
             s["grey"] * fractions[1] + s["white"] * fractions[2]
@@ -121,7 +120,7 @@ class Head:
         return signal + fractions[2] * load * (s["lesion"] - s["white"]), fractions
 
     def wrapped(self, brain: Array, smooth: Array) -> tuple[Array, Array]:
-        """The signal with skull and scalp around it, and the share of each point that lies inside the skull."""
+        """The signal with skull and scalp around the brain, and the share of each point inside the skull."""
         person, depth, shell = self.anatomy, smooth[0], smooth[4]
         fluid = person.subarachnoid_mm * np.exp(0.3 * shell)
         skull = fluid + person.skull_mm * (1 + 0.15 * shell)
@@ -173,7 +172,7 @@ class Head:
         return signal.reshape(shape).mean((1, 3, 5)), fractions.reshape(3, *shape).mean((2, 4, 6))
 
     def on_nodes(self, positions: Array) -> Array:
-        """(10, ...) at coarse positions: displacement, distance from the brain, ventricles, the person's fields."""
+        """(10, ...): displacement, distance from the brain, ventricles and fields at coarse positions."""
         lattice_origin = lattice()[0][:, 0, 0, 0]
 
         def person(volume: Array) -> Array:
@@ -194,10 +193,10 @@ def slabs(grid: Grid, points: int = 60_000) -> Iterator[slice]:
 
 
 def shading(random: np.random.Generator, grid: Grid, strength: float, centre: float) -> Array:
-    """Receive field of the coils, mean about 1: a random smooth surface in the logarithm, and a bright `centre`.
+    """Receive field of the coils, about 1: its logarithm is a random smooth surface with a bright `centre`.
 
-    The surface is a polynomial of third order; `strength` is its standard deviation over the grid. The centre stands
-    for the standing wave of the transmit field at 3 T.
+    The surface is a polynomial of third order; `strength` is its standard deviation over the grid. The centre
+    stands for the standing wave of the transmit field at 3 T.
     """
     x, y, z = (np.linspace(-1, 1, n) for n in grid.shape)
     log = np.zeros(grid.shape)
@@ -215,7 +214,7 @@ def shading(random: np.random.Generator, grid: Grid, strength: float, centre: fl
 def scan(
     random: np.random.Generator, clean: Array, shade: Array, *, blur: tuple[float, float, float], noise: float
 ) -> Array:
-    """Magnitude image: shaded, blurred (standard deviation in voxels), with Rician noise of `noise` a channel."""
+    """Magnitude: shaded, blurred (standard deviation in voxels), with Rician noise of `noise` a channel."""
     image = clean * shade
     for axis, width in enumerate(blur):
         if width:

@@ -1,12 +1,12 @@
 """One person's head: the MNI152 tissue maps, warped, thickened, aged, and wrapped in skull and scalp.
 
-Positions are RAS millimetres. A person is a linear frame (rotation, size, shape of the head), a smooth invertible
-warp, and smooth fields that change the tissues where they are: local thickness of the cortex, width of the sulci,
-thickness of skull and scalp, texture, lesions. Warp and fields live on one 6 mm lattice that does not depend on the
-image, so that a person has the same anatomy at every image size.
+Positions are RAS millimetres. A person is a linear frame (rotation, size, shape of the head), a smooth
+invertible warp, and smooth fields that change the tissues where they are: local thickness of the cortex,
+width of the sulci, thickness of skull and scalp, texture, lesions. Warp and fields live on one 6 mm lattice
+that does not depend on the image, so that a person has the same anatomy at every image size.
 
-All arithmetic is in double precision: results are rounded to integers in the end, and a difference in the last place
-between two machines' `exp` then changes a voxel with a chance of about 1e-12.
+All arithmetic is in double precision: results are rounded to integers in the end, and a difference in the
+last place between two machines' `exp` then changes a voxel with a chance of about 1e-12.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def template() -> Template:
 
 @lru_cache(maxsize=1)
 def lattice() -> tuple[Array, Array, Array]:
-    """Positions (3, *lattice), which of them lie in the brain, and the ventricles' unit pull (3, *lattice)."""
+    """Positions (3, *lattice), which of them lie in the brain, and the ventricles' unit pull."""
     maps = template()
     extent = np.array(maps.surface.shape) * maps.coarse_spacing_mm
     axes = [o + np.arange(0, e, LATTICE_MM) for o, e in zip(maps.coarse_origin_mm, extent, strict=True)]
@@ -132,7 +132,7 @@ class Anatomy:
         turn = rotation(random.uniform(-1, 1, 3) * np.array([9.0, 5.0, 7.0]))
         size = random.uniform(0.95, 1.06) * (1 + random.uniform(-1, 1, 3) * 0.035)
         position_mm = random.uniform(-1, 1, 3) * 8.0
-        amplitude_mm = random.uniform(4.0, 7.8)
+        amplitude_mm = random.uniform(4.5, 8.0)
         growth_mm = -0.8 + 3.6 * old**1.5 + random.normal(0, 0.7)  # how far the ventricles' wall has moved
         return cls(
             turn=turn,
@@ -150,7 +150,7 @@ class Anatomy:
         )
 
     def to_template(self) -> tuple[Array, Array]:
-        """Matrix (3, 3) and offset (3,) from scanner positions to the head's own frame, where lattice and warp live."""
+        """Matrix (3, 3) and offset (3,) from scanner to head, the frame in which the lattice lies."""
         matrix = self.turn.T / self.size[:, None]  # inverse of turn @ diag(size)
         return matrix, CENTRE_MM - matrix @ self.position_mm
 
@@ -158,9 +158,9 @@ class Anatomy:
 def draw_warp(random: np.random.Generator, amplitude_mm: float, growth_mm: float) -> Array:
     """Displacement (3, *lattice) from the person's head to the template.
 
-    Three invertible warps after one another: the shape of the brain (B-spline knots every 32 mm), the course of gyri
-    and sulci (14 mm), and the ventricles, whose wall moves by `growth_mm`. 95 % of the brain moves by less than about
-    `amplitude_mm`, without the ventricles' share.
+    Three invertible warps after one another: the shape of the brain (B-spline knots every 26 mm), the course
+    of gyri and sulci (14 mm), and the ventricles, whose wall moves by `growth_mm`. 95 % of the brain moves by
+    less than about `amplitude_mm`, without the ventricles' share.
     """
     positions, brain, pull = lattice()
     origin = positions[:, 0, 0, 0]
@@ -168,11 +168,10 @@ def draw_warp(random: np.random.Generator, amplitude_mm: float, growth_mm: float
     def scaled(field: Array, high_mm: float) -> Array:
         return field * (high_mm / np.percentile(np.sqrt((field**2).sum(0))[brain], 95))
 
-    shape = scaled(smooth_field(random, 3, 32.0), 0.8 * amplitude_mm)
-    gyri = scaled(smooth_field(random, 3, 14.0), 0.6 * amplitude_mm)
-    gyri = gyri * np.clip(
-        1 - template().coarse(template().surface, positions) / 12, 0, 1
-    )  # fades into the scalp
+    shape = scaled(smooth_field(random, 3, 26.0), 0.75 * amplitude_mm)
+    gyri = scaled(smooth_field(random, 3, 14.0), 0.7 * amplitude_mm)
+    depth = template().coarse(template().surface, positions)
+    gyri = gyri * np.clip(1 - depth / 12, 0, 1)  # the scalp does not follow gyri
     at = positions + shape
     for displacement in (gyri, pull * growth_mm):
         at = at + np.stack([interpolate(d, at, origin, LATTICE_MM) for d in displacement])

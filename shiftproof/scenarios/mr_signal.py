@@ -1,7 +1,8 @@
-"""Magnitude of the MR signal from T1, T2 and proton density: the equations and the tissues.
+"""The MR signal from T1, T2 and proton density: the equations of the sequences, and the tissues.
 
-Every sequence is a frozen dataclass with times in ms and angles in degrees; `signal(tissue)` is the transverse
-magnetisation at the echo, relative to water's proton density. Arrays of T1, T2 and density broadcast.
+Every sequence is a frozen dataclass with times in ms and angles in degrees. `signal(tissue)` is the
+transverse magnetisation at the echo, relative to water's proton density, and negative where an inversion has
+not yet recovered: voxels add what their tissues give before the scanner takes the magnitude.
 """
 
 from __future__ import annotations
@@ -79,10 +80,10 @@ class SpoiledGradientEcho:
 class Mprage:
     """Inversion-prepared train of spoiled gradient echoes in its steady state.
 
-    One period TR is: inversion (of efficiency `inversion`), recovery, `pulses` excitations every `spacing_ms` with
-    the centre of k-space in the middle of the train at `ti_ms`, recovery. Each stage maps the longitudinal
-    magnetisation linearly, m -> a m + b, so that the steady state is the fixed point of their composition
-    (Marques et al., MP2RAGE, NeuroImage 2010, appendix, with a single train).
+    One period TR is: inversion (of efficiency `inversion`), recovery, `pulses` excitations every `spacing_ms`
+    with the centre of k-space in the middle of the train at `ti_ms`, recovery. Each stage maps the
+    longitudinal magnetisation linearly, m -> a m + b, so that the steady state is the fixed point of their
+    composition (Marques et al., MP2RAGE, NeuroImage 2010, appendix, with a single train).
     """
 
     tr_ms: float
@@ -115,7 +116,7 @@ class Mprage:
         for slope, offset in (train(self.pulses - half), after):
             a, b = slope * a, slope * b + offset
         magnetisation = centre[0] * b / (1 - a) + centre[1]
-        return np.abs(tissue.density * magnetisation * np.sin(angle) * decay(self.te_ms, tissue.t2_star_ms))
+        return tissue.density * magnetisation * np.sin(angle) * decay(self.te_ms, tissue.t2_star_ms)
 
     def parameters(self) -> str:
         return f"TR {self.tr_ms:g} TI {self.ti_ms:g} TE {self.te_ms:g} ms, {self.flip_deg:g} deg"
@@ -123,7 +124,7 @@ class Mprage:
 
 @dataclass(frozen=True)
 class InversionRecovery:
-    """Inversion, delay TI, spin echo; magnitude. With TI at the zero of fluid it is FLAIR."""
+    """Inversion, delay TI, spin echo. With TI at the zero of fluid it is FLAIR."""
 
     tr_ms: float
     ti_ms: float
@@ -132,15 +133,15 @@ class InversionRecovery:
 
     def signal(self, tissue: Tissue) -> Array:
         recovered = 1 - 2 * decay(self.ti_ms, tissue.t1_ms) + decay(self.tr_ms, tissue.t1_ms)
-        return np.abs(tissue.density * recovered * decay(self.te_ms, tissue.t2_ms))
+        return tissue.density * recovered * decay(self.te_ms, tissue.t2_ms)
 
     def parameters(self) -> str:
         return f"TR {self.tr_ms:g} TI {self.ti_ms:g} TE {self.te_ms:g} ms"
 
 
 # T1, T2 in ms at 1.5 and 3 T and proton density. Brain: Wansapura et al. 1999 (3 T), Stanisz et al. 2005,
-# Bojorquez et al. 2017 (review), rounded to the middle of what they report; fat, marrow and muscle: de Bazelaire
-# et al. 2004. Compact bone gives no signal at these echo times.
+# Bojorquez et al. 2017 (review), rounded to the middle of what they report; fat, marrow and muscle: de
+# Bazelaire et al. 2004. Compact bone gives no signal at these echo times.
 TISSUES: dict[str, dict[float, tuple[float, float]]] = {
     "csf": {1.5: (4000, 1800), 3.0: (4200, 1600)},
     "grey": {1.5: (1040, 95), 3.0: (1380, 88)},

@@ -48,8 +48,8 @@ class Scan:
 class Scenario:
     """A cohort whose shift is known, made on demand from a few numbers.
 
-    `hashes` are the content hashes at the default number of subjects and seed, by size; they were written before any
-    method was compared on the scenario, and a change to them is a new scenario.
+    `hashes` are the content hashes at the default number of subjects and seed, by size; they were written
+    before any method was compared on the scenario, and a change to them is a new scenario.
     """
 
     name: str
@@ -81,12 +81,11 @@ class Scenario:
 
         Args:
             folder: new, empty, or one that an earlier call with the same size and seed left, complete or not.
-            size: "2d" (a dozen thick slices of 64 x 64), "3d" (about 64 voxels a side) or "full" (about 1.6 mm).
-            subjects: a site; subject i is the same however many are made.
-            seed: 0 is the frozen cohort; others are new people from the same distribution.
-            sites: a selection; all by default.
-            workers: processes; the files do not depend on it.
-            progress: called with the subjects done and the subjects in all.
+            size: "2d" (a dozen thick slices of 64 x 64), "3d" (about 64 voxels a side) or "full" (about 1.6
+            mm). subjects: a site; subject i is the same however many are made. seed: 0 is the frozen cohort;
+            others are new people from the same distribution. sites: a selection; all by default. workers:
+            processes; the files do not depend on it. progress: called with the subjects done and the subjects
+            in all.
 
         Raises:
             OptionError: an unknown size or site, or a number of subjects below 1.
@@ -121,7 +120,8 @@ class Scenario:
             raise OptionError(f"{self.name} has no size {size!r}; it has {', '.join(self.sizes)}")
         if subjects < 1 or workers < 1 or seed < 0:
             raise OptionError(
-                f"{self.name} needs subjects >= 1, workers >= 1 and seed >= 0, got {subjects}, {workers} and {seed}"
+                f"{self.name} needs subjects and workers of at least 1 and a seed of at least 0, "
+                f"got {subjects}, {workers} and {seed}"
             )
         chosen = tuple(self.sites if sites is None else dict.fromkeys(sites))
         unknown = [s for s in chosen if s not in self.sites]

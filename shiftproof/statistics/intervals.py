@@ -45,6 +45,7 @@ def interval(
     *,
     level: float = 0.95,
     method: IntervalMethod = "auto",
+    within: tuple[float, float] = (-math.inf, math.inf),
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
@@ -57,6 +58,8 @@ def interval(
         values: One value a subject.
         level: Coverage.
         method: "auto" is the t interval below 50 subjects and the BCa bootstrap from there on.
+        within: Where the mean can lie, (0, 1) for Dice: an interval that reaches beyond ends there, which
+            costs no coverage.
         resamples: Of the bootstrap.
         seed: Of the bootstrap: equal values give an equal interval.
 
@@ -72,7 +75,9 @@ def interval(
     values = finite(values)
     n = len(values)
     if n < 2:
-        return Interval(float(values[0]) if n else math.nan, math.nan, math.nan, n, "none: fewer than 2 subjects")
+        return Interval(
+            float(values[0]) if n else math.nan, math.nan, math.nan, n, "none: fewer than 2 subjects"
+        )
     mean = float(values.mean())
     if method == "auto":
         method = "t" if n < BOOTSTRAP_FROM else "bca"
@@ -80,9 +85,10 @@ def interval(
         return Interval(mean, mean, mean, n, method)
     if method == "t":
         half = float(stats.t.ppf((1 + level) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
-        return Interval(mean, mean - half, mean + half, n, method)
-    low, high = bootstrap((values,), np.mean, level=level, method=method, resamples=resamples, seed=seed)
-    return Interval(mean, low, high, n, method)
+        low, high = mean - half, mean + half
+    else:
+        low, high = bootstrap((values,), np.mean, level=level, method=method, resamples=resamples, seed=seed)
+    return Interval(mean, max(low, within[0]), min(high, within[1]), n, method)
 
 
 def bootstrap(

@@ -81,12 +81,14 @@ def paired(
     """
     if test not in get_args(Test):
         raise OptionError(f"unknown test {test!r}, expected one of {', '.join(get_args(Test))}")
-    a, b = np.asarray(a, dtype=float).ravel(), np.asarray(b, dtype=float).ravel()
-    if len(a) != len(b):
-        raise OptionError(f"a paired test needs both scores of each subject, got {len(a)} and {len(b)}")
-    both = np.isfinite(a) & np.isfinite(b)
-    a, b = a[both], b[both]
-    difference = tidy(a - b)
+    first, second = np.asarray(a, dtype=float).ravel(), np.asarray(b, dtype=float).ravel()
+    if len(first) != len(second):
+        raise OptionError(
+            f"a paired test needs both scores of each subject, got {len(first)} and {len(second)}"
+        )
+    both = np.isfinite(first) & np.isfinite(second)
+    first, second = first[both], second[both]
+    difference = tidy(first - second)
     n = len(difference)
     around = interval(difference, level=level, resamples=resamples, seed=seed)
     sd = float(difference.std(ddof=1)) if n > 1 else math.nan
@@ -110,7 +112,7 @@ def paired(
         wins=int((difference > 0).sum()),
         ties=int((difference == 0).sum()),
         losses=int((difference < 0).sum()),
-        correlation=correlation(a, b),
+        correlation=correlation(first, second),
         hodges_lehmann=hodges_lehmann(difference),
         rank_biserial=rank_biserial(difference),
         median_difference=float(np.median(difference)) if n else math.nan,

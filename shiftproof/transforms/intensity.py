@@ -7,6 +7,7 @@ as they were. All are differentiable by image and parameter.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -59,27 +60,27 @@ def shift(image: Tensor, amount: Tensor) -> Tensor:
 @in_float32
 def contrast(image: Tensor, factor: Tensor) -> Tensor:
     """Distances from the channel's mean times `factor`, clipped to the range that the channel had."""
-    axes = space(image)
-    mean = image.mean(axes, keepdim=True)
-    stretched = torch.lerp(mean, image, spread(factor, image))
-    return stretched.clamp(image.amin(axes, keepdim=True), image.amax(axes, keepdim=True))
+    axes, factor = space(image), spread(factor, image)
+    stretched = image * factor + image.mean(axes, keepdim=True) * (1 - factor)
+    low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
+    return torch.minimum(torch.maximum(stretched, low), high)  # faster than a clamp to tensors
 
 
 @in_float32
 def gamma(image: Tensor, exponent: Tensor) -> Tensor:
-    """The channel mapped to 0 to 1, raised to a power, and given back its range, mean and standard deviation.
+    """The channel mapped to 0 to 1, raised to a power, and given back its mean and standard deviation.
 
     A constant channel stays as it is.
     """
     axes = space(image)
     low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
-    mean, std = _moments(image)
-    unit = (image - low) / (high - low).clamp_min(_TINY)
+    unit = (image - low) * (1 / (high - low).clamp_min(_TINY))
     # exp(log) is faster than pow, and with the floor its gradient stays finite at the darkest voxel.
     bent = torch.exp(unit.clamp_min(_TINY).log() * spread(exponent, image))
-    # The moments are restored last, and they do not depend on the range: no need to restore it before.
-    bent_mean, bent_std = _moments(bent)
-    return (bent - bent_mean) * (std / bent_std.clamp_min(_TINY)) + mean
+    # nnU-Net restores the range and then the moments, which undoes the former: the moments do.
+    (mean, std), (bent_mean, bent_std) = _moments(image), _moments(bent)
+    gain = std / bent_std.clamp_min(_TINY)
+    return bent * gain + (mean - bent_mean * gain)
 
 
 @in_float32
@@ -95,4 +96,5 @@ def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, (B, C, 1...)."""
     axes = space(image)
     mean = image.mean(axes, keepdim=True)
-    return mean, (image - mean).square().mean(axes, keepdim=True).sqrt()
+    scatter = torch.linalg.vector_norm(image - mean, dim=axes, keepdim=True)
+    return mean, scatter / math.sqrt(image[0, 0].numel())

@@ -1,12 +1,11 @@
 """One interpolation for everything that moves: grids of source positions, and fields read at them.
 
-Positions are in voxels of the source, voxel `i` covering `i` +- 1/2. Matrices (B, D, D + 1) take a voxel's offset from
-the centre of the output to an offset from the centre of the window in the source.
+Positions are in voxels of the source, counted from its border: voxel `i` covers `i` to `i + 1`. Matrices (B, D, D + 1)
+take a voxel's offset from the centre of the output to an offset from a centre in the source.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,41 +18,37 @@ from torch.nn import functional as F
 Padding = Literal["border", "zeros"]
 
 CHUNK = 2**16
-"""Voxels read at a time on a CPU in 3D: what is held for them fits a core's cache."""
+"""Voxels read at a time on a CPU in 3D, so that what is held for them stays in the cache."""
 
 
 @dataclass
 class Grid:
-    """Source positions of a batch of output voxels, as sums that are only carried out where they are needed.
+    """Source positions of output voxels, as sums that are carried out where they are needed.
 
     Args:
-        terms: For each source axis one tensor per output axis: the first (rows,), the others (rows, n). A row is a
-            sample and a place on the first output axis.
-        displacement: (D, rows, *shape[1:]) added to the sums, or None.
-        owner: (rows,) which sample a row is of.
-        shape: Of the output.
+        terms: For each output axis what its voxels add to the position, (D, B, n).
+        displacement: (D, B, *shape) added to the sums, or None.
     """
 
-    terms: list[list[Tensor]]
+    terms: list[Tensor]
     displacement: Tensor | None
-    owner: Tensor
-    shape: tuple[int, ...]
 
-    def positions(self, rows: slice) -> list[Tensor]:
-        """One tensor (rows, *shape[1:]) for each source axis."""
-        found = []
-        for axis, (total, *others) in enumerate(self.terms):
-            total = total[rows]
-            for term in others:
-                part = term[rows]
-                total = total.unsqueeze(-1) + part.view(len(part), *[1] * (total.ndim - 1), -1)
-            if self.displacement is not None:
-                total = total + self.displacement[axis, rows]
-            found.append(total)
-        return found
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(term.shape[-1] for term in self.terms)
+
+    def positions(self, rows: slice) -> Tensor:
+        """(D, B, rows, *shape[1:]); rows are places on the first output axis."""
+        first, *others = self.terms
+        total = first[:, :, rows]
+        for term in others:
+            total = total.unsqueeze(-1) + term.view(*term.shape[:2], *[1] * (total.ndim - 2), -1)
+        return total if self.displacement is None else total + self.displacement[:, :, rows]
 
 
-def grid(matrix: Tensor, shape: Sequence[int], centre: Sequence[float], displacement: Tensor | None = None) -> Grid:
+def grid(
+    matrix: Tensor, shape: Sequence[int], centre: Sequence[float], displacement: Tensor | None = None
+) -> Grid:
     """Positions `centre + matrix (offset, 1) + displacement`.
 
     Args:
@@ -62,162 +57,121 @@ def grid(matrix: Tensor, shape: Sequence[int], centre: Sequence[float], displace
         centre: Position in the source of the output's centre.
         displacement: (B, D, *shape) in source voxels, or None.
     """
-    samples, dimensions = matrix.shape[:2]
-    owner = torch.arange(samples, device=matrix.device).repeat_interleave(shape[0])
-    offsets = [torch.arange(n, device=matrix.device, dtype=matrix.dtype) - (n - 1) / 2 for n in shape]
-    terms = []
-    for source in range(dimensions):
-        along = [matrix[:, source, axis, None] * offset for axis, offset in enumerate(offsets)]  # each (B, n)
-        first = along[0] + matrix[:, source, dimensions, None] + centre[source]
-        terms.append([first.flatten(), *(term[owner] for term in along[1:])])
-    if displacement is not None:
-        displacement = displacement.transpose(0, 1).flatten(1, 2)
-    return Grid(terms, displacement, owner, tuple(shape))
+    *columns, shift = matrix.permute(2, 1, 0).unsqueeze(-1).unbind(0)  # each (D, B, 1)
+    terms = [c * (torch.arange(n).to(c) - (n - 1) / 2) for c, n in zip(columns, shape, strict=True)]
+    terms[0] = terms[0] + (shift + shift.new_tensor(centre).view(-1, 1, 1))
+    return Grid(terms, None if displacement is None else displacement.transpose(0, 1))
 
 
-def read(fields: Sequence[Tensor], at: Grid, padding: Padding = "border") -> tuple[list[Tensor], Tensor]:
-    """Fields of one geometry, all read at the same positions.
+def read_(results: Sequence[Tensor], places: Tensor, fields: Sequence[Tensor], at: Grid, padding: Padding) -> Tensor:
+    """Writes fields of one geometry, all read at the same positions, to some places of batches.
 
     Args:
+        results: (N, C, *shape), written to.
+        places: (B,) samples of the results.
         fields: (B, C, *source). Floating ones are interpolated linearly, others take the nearest voxel.
         at: Where.
         padding: Beyond the border, the edge's values or zeros (linear interpolation fades into the zeros within a
             voxel's width).
 
     Returns:
-        The fields on the output grid (B, C, *shape), and which positions lie in no voxel of the source (B, *shape).
+        Which positions lie in no voxel of the source, (B, *shape).
     """
-    samples, sizes = len(fields[0]), tuple(fields[0].shape[-len(at.shape) :])
-    # On a CPU, PyTorch samples 2D grids in vector code, but 3D grids voxel by voxel, in one thread a sample. Gathering
-    # the corners is more than twice as fast there, if it is done in parts that stay in the cache.
-    gather = fields[0].device.type == "cpu" and len(sizes) == 3
-    step = max(1, CHUNK // math.prod(at.shape[1:])) if gather else len(at.owner)
-    kind = at.terms[0][0].dtype  # positions and weights are not for half precision
-    readers = [_reader(f.to(kind) if f.is_floating_point() else f, padding, gather) for f in fields]
+    first, shape = fields[0], at.shape
+    sizes = tuple(first.shape[2:])
+    kind = at.terms[0].dtype  # positions and weights are not for half precision
+    sources = [f.to(kind) if f.is_floating_point() else f for f in fields]
+    step = shape[0]
+    # On a CPU, PyTorch samples 2D grids in vector code, but 3D grids voxel by voxel.
+    in_slabs = first.device.type == "cpu" and len(sizes) == 3
+    if in_slabs:
+        sources = [_slabs(s, padding) if s.is_floating_point() else s for s in sources]
+        step = max(1, CHUNK // (len(first) * math.prod(shape[1:])))
 
-    parts = []  # for each part all fields, (C, rows, *shape[1:]), and what is beyond the border, (1, rows, *shape[1:])
-    for start in range(0, len(at.owner), step):
+    outside = first.new_empty((len(first), *shape), dtype=torch.bool)
+    for start in range(0, shape[0], step):
         rows = slice(start, start + step)
-        places = Places(at.positions(rows), at.owner[rows], sizes, samples)
-        parts.append([*(reader(places) for reader in readers), places.voxel[1][None]])
+        positions = at.positions(rows)
+        index, outside[:, rows] = _voxels(positions, sizes)
+        linear = _in_slabs(positions, sizes, padding) if in_slabs else _at_once(positions, sizes, padding)
+        for source, result in zip(sources, results, strict=True):
+            for channel in range(source.shape[1]):
+                if source.is_floating_point():
+                    values = linear(source[:, channel])
+                else:
+                    values = source[:, channel].flatten().index_select(0, index).view(positions.shape[1:])
+                    if padding == "zeros":
+                        values = values.masked_fill_(outside[:, rows], 0)
+                result[places, channel, rows] = values.to(result.dtype)
+    return outside
 
-    *values, beyond = (torch.cat(p, 1).unflatten(1, (samples, -1)) for p in zip(*parts, strict=True))
-    results = [v.transpose(0, 1).contiguous().to(f.dtype) for v, f in zip(values, fields, strict=True)]
-    return results, beyond[0]
+
+def _voxels(positions: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Flat index into the batch of the nearest voxel, and which positions lie in none, (B, rows, *shape[1:])."""
+    whole = positions.detach().floor()
+    voxels, samples = math.prod(sizes), whole.shape[1]
+    column = (-1, *[1] * (whole.ndim - 1))
+    inside = whole.clamp_min(0)
+    inside = torch.minimum(inside, whole.new_tensor(sizes).sub_(1).view(column), out=inside)
+    # Only 0 stays 0 as a byte; a comparison would take five times as long.
+    beyond = whole.sub_(inside).abs_().amax(0).clamp_max_(1).to(torch.uint8).view(torch.bool)
+    # Summed as floating numbers, which is faster than as integers, and exact as far as their digits reach.
+    if voxels >= 2**24:
+        inside = inside.double()
+    strides = inside.new_tensor([math.prod(sizes[axis:]) for axis in range(1, len(sizes) + 1)])
+    kind = torch.int32 if samples * voxels < 2**31 else torch.int64  # the narrow one is faster
+    index = inside.mul_(strides.view(column)).sum(0).to(kind).view(samples, -1)
+    return index.add_(torch.arange(samples).to(index)[:, None] * voxels).flatten(), beyond
 
 
-class Places:
-    """Some positions, and what readers of several fields need of them, found once.
+Linear = Callable[[Tensor], Tensor]
+"""Reads one channel of a source by linear interpolation, (B, rows, *shape[1:])."""
 
-    Args:
-        positions: One (rows, *shape[1:]) for each axis of the source.
-        owner: Sample of each row.
-        sizes: Of the source.
-        samples: In the whole batch.
+
+def _at_once(positions: Tensor, sizes: tuple[int, ...], padding: Padding) -> Linear:
+    column = (-1, *[1] * (positions.ndim - 1))
+    unit = positions * (2 / positions.new_tensor(sizes)).view(column) - 1  # -1 to 1 across the source
+    lattice = unit.flip(0).movedim(0, -1)  # grid_sample wants the last axis first
+
+    def linear(channel: Tensor) -> Tensor:
+        values = F.grid_sample(channel.unsqueeze(1), lattice, padding_mode=padding, align_corners=False)
+        return values.squeeze(1)
+
+    return linear
+
+
+def _slabs(field: Tensor, padding: Padding) -> Tensor:
+    """(B, C, 2, (X - 1) * Y, Z): a volume's slabs under each other as a picture, and their next neighbours likewise.
+
+    To interpolate in 3D is to interpolate both pictures in 2D and then between the two. A view: nothing is copied.
     """
-
-    def __init__(
-        self, positions: list[Tensor], owner: Tensor, sizes: tuple[int, ...], samples: int
-    ) -> None:
-        self.positions = positions
-        self.owner = owner
-        self.sizes = sizes
-        self.samples = samples
-
-    @functools.cached_property
-    def voxel(self) -> tuple[Tensor, Tensor]:
-        """Flat index of the nearest voxel, and which positions lie in none, (rows, *shape[1:])."""
-        inside, beyond = [], torch.zeros_like(self.positions[0], dtype=torch.bool)
-        for position, size in zip(self.positions, self.sizes, strict=True):
-            whole = position.detach().round()
-            inside.append(whole.clamp(0, size - 1))
-            beyond |= whole != inside[-1]
-        return self._index(inside), beyond
-
-    @functools.cached_property
-    def cell(self) -> tuple[Tensor, list[Tensor]]:
-        """Flat index of the lowest corner of the cell around each position, and the position within the cell."""
-        low, within = [], []
-        for position, size in zip(self.positions, self.sizes, strict=True):
-            inside = position.clamp(0, size - 1)
-            low.append(inside.detach().floor())
-            within.append(inside.sub_(low[-1]).flatten())
-        return self._index(low), within
-
-    def _index(self, whole: list[Tensor]) -> Tensor:
-        """Into (B * voxels,) from whole coordinates inside the source, which are used up.
-
-        Summed up as floating numbers, which is faster than as integers and as exact as far as the digits reach.
-        """
-        voxels = math.prod(self.sizes)
-        *others, index = whole
-        if voxels >= 2**24:
-            index = index.double()
-        for coordinate, stride in zip(others, _strides(self.sizes), strict=False):
-            index.add_(coordinate, alpha=stride)
-        # Narrow where that suffices, for speed.
-        kind = torch.int32 if self.samples * voxels < 2**31 else torch.int64
-        first = (self.owner * voxels).to(kind).view(-1, *[1] * (index.ndim - 1))
-        return index.to(kind).add_(first).flatten()
+    if padding == "zeros":
+        field = F.pad(field, (1, 1) * 3)
+    if field.shape[2] == 1:
+        field = field.repeat_interleave(2, 2)
+    batch, channels, x, y, z = field.shape
+    strides = (channels * x * y * z, x * y * z, y * z, z, 1)
+    return field.contiguous().as_strided((batch, channels, 2, (x - 1) * y, z), strides)
 
 
-Reader = Callable[[Places], Tensor]
-"""Values (C, rows, *shape[1:]) at places."""
+def _in_slabs(positions: Tensor, sizes: tuple[int, ...], padding: Padding) -> Linear:
+    """For channels of `_slabs`. Rows are counted through all slabs: in float32, to a thousandth of a voxel in 128^3."""
+    if padding == "zeros":
+        positions, sizes = positions + 1, tuple(n + 2 for n in sizes)
+    slabs, width, depth = max(sizes[0] - 1, 1), sizes[1], sizes[2]
+    x, y, z = positions
+    centre = (x - 0.5).clamp_(0, sizes[0] - 1)
+    slab = centre.detach().floor().clamp_(max=slabs - 1)
+    within = centre.sub_(slab)
+    row = y.clamp(0.5, width - 0.5).add_(slab, alpha=width)  # kept within its slab
+    planes = torch.stack([z, row], 1)
+    planes = planes.mul_(planes.new_tensor([2 / depth, 2 / (slabs * width)]).view(2, 1, 1, 1)).sub_(1)
+    # Of the lattice, the last axis is the slow one in memory: grid_sample has vector code for that order.
+    lattice = planes.flatten(3).permute(0, 2, 3, 1)
 
+    def linear(channel: Tensor) -> Tensor:
+        values = F.grid_sample(channel, lattice, padding_mode="border", align_corners=False)
+        here, next_ = values.view(len(values), 2, *within.shape[1:]).unbind(1)
+        return torch.lerp(here, next_, within)
 
-def _reader(field: Tensor, padding: Padding, gather: bool) -> Reader:
-    if not field.is_floating_point():
-        return _nearest(field, padding)
-    return _gathered(field, padding) if gather else _sampled(field, padding)
-
-
-def _nearest(field: Tensor, padding: Padding) -> Reader:
-    channels = [channel.flatten() for channel in field.unbind(1)]
-
-    def read_at(places: Places) -> Tensor:
-        index, beyond = places.voxel
-        taken = torch.stack([channel.index_select(0, index) for channel in channels]).unflatten(1, beyond.shape)
-        return taken.masked_fill_(beyond, 0) if padding == "zeros" else taken
-
-    return read_at
-
-
-def _sampled(field: Tensor, padding: Padding) -> Reader:
-    def read_at(places: Places) -> Tensor:
-        normalised = [(2 * p + 1) / n - 1 for p, n in zip(places.positions, places.sizes, strict=True)]
-        lattice = torch.stack(normalised[::-1], -1).unflatten(0, (len(field), -1))  # last axis first, as torch has it
-        values = F.grid_sample(field, lattice, padding_mode=padding, align_corners=False)
-        return values.transpose(0, 1).flatten(1, 2)
-
-    return read_at
-
-
-def _gathered(field: Tensor, padding: Padding) -> Reader:
-    margin = 1 if padding == "zeros" else 0
-    field = F.pad(field, (margin,) * 2 * (field.ndim - 2))
-    sizes = tuple(field.shape[2:])
-    strides = _strides(sizes)
-    # At the far border the upper corner has weight 0, but is read: past the end of the last sample, too.
-    channels = [F.pad(channel.flatten(), (0, sum(strides))) for channel in field.unbind(1)]
-
-    def read_at(places: Places) -> Tensor:
-        if margin:
-            places = Places([p + margin for p in places.positions], places.owner, sizes, places.samples)
-        corner, within = places.cell
-        values = [_interpolated(channel, corner, within, strides) for channel in channels]
-        return torch.stack(values).unflatten(1, places.positions[0].shape)
-
-    return read_at
-
-
-def _interpolated(values: Tensor, corner: Tensor, within: list[Tensor], strides: list[int]) -> Tensor:
-    """Linear along the first axis between what is linear along the others; corners differ by fixed strides."""
-    if not strides:
-        return values.index_select(0, corner)
-    low = _interpolated(values, corner, within[1:], strides[1:])
-    high = _interpolated(values[strides[0] :], corner, within[1:], strides[1:])
-    return low.lerp_(high, within[0])
-
-
-def _strides(sizes: Sequence[int]) -> list[int]:
-    return [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
+    return linear

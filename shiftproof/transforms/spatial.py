@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from ..data.samples import Samples
 from ..errors import OptionError
 from .fields import splines
-from .resample import Padding, grid, read
+from .resample import Padding, grid, read_
 from .spans import Chance
 from .transform import Description, Parameters, Transform, check_probability
 
@@ -293,25 +293,21 @@ class Spatial(Transform):
         parameters: Parameters,
     ) -> tuple[list[Tensor], Tensor]:
         """The window of all fields: read through the map where that interpolates, only mirrored elsewhere."""
-        first, device = fields[0], fields[0].device
+        first, device, d = fields[0], fields[0].device, self.dimensions
         moving = _moving(parameters)
+        window = (..., *[slice(a, a + n) for a, n in zip(start, shape, strict=True)])
+        results = [_mirrored(f[window], parameters["mirror"], moving) for f in fields]
         outside = torch.zeros(len(first), *shape, dtype=torch.bool, device=device)
-        moved: list[Tensor] | list[tuple[()]] = [()] * len(fields)
         if moving.any():
             kind = torch.float64 if first.dtype == torch.float64 else torch.float32
-            centre = [a + (n - 1) / 2 for a, n in zip(start, shape, strict=True)]
+            centre = [a + n / 2 for a, n in zip(start, shape, strict=True)]
             bent = None if elastic is None else splines(elastic[moving].to(device, kind), tuple(shape))
             at = grid(matrix[moving].to(device, kind), shape, centre, bent)
-            index = moving.nonzero().flatten().to(device)
+            places = moving.nonzero().flatten().to(device)
             # Whatever stands between batch and space, classes or nothing, is taken for channels.
-            chosen = [f.index_select(0, index).reshape(len(index), -1, *f.shape[-len(shape) :]) for f in fields]
-            moved, beyond = read(chosen, at, self.padding)
-            outside.index_copy_(0, index, beyond)
-
-        window = (..., *[slice(a, a + n) for a, n in zip(start, shape, strict=True)])
-        results = [
-            _assembled(f[window], m, moving, parameters["mirror"]) for f, m in zip(fields, moved, strict=True)
-        ]
+            sources = [_taken(f, places).reshape(len(places), -1, *f.shape[-d:]) for f in fields]
+            views = [r.view(len(r), -1, *r.shape[-d:]) for r in results]
+            outside[places] = read_(views, places, sources, at, self.padding)
         return results, outside
 
 
@@ -331,18 +327,22 @@ def _drawn(
     return result
 
 
-def _assembled(field: Tensor, moved: Iterable[Tensor], moving: Tensor, mirror: Tensor) -> Tensor:
-    """The batch of what was `moved` and, of the samples that were not, the field mirrored exactly."""
-    samples, moved = [], iter(moved)
-    # A loop over samples, since each has its own axes to mirror; what is stacked is written once, whatever it is.
-    for sample, interpolated, reverse in zip(field, moving.tolist(), mirror.tolist(), strict=True):
+def _mirrored(field: Tensor, mirror: Tensor, moving: Tensor) -> Tensor:
+    """A copy with axes reversed exactly; samples that are `moving` are left to be written."""
+    result = field.new_empty(field.shape)
+    # A loop over samples, since each has its own axes, and so that whatever happens is written once.
+    for sample, (skip, reverse) in enumerate(zip(moving.tolist(), mirror.tolist(), strict=True)):
         axes = [axis - len(reverse) for axis, r in enumerate(reverse) if r]
-        if interpolated:
-            sample = next(moved).view_as(sample)
-        elif axes:
-            sample = sample.flip(axes)
-        samples.append(sample)
-    return torch.stack(samples)
+        if not skip:
+            result[sample] = field[sample].flip(axes) if axes else field[sample]
+    return result
+
+
+def _taken(field: Tensor, places: Tensor) -> Tensor:
+    """The samples at `places`, without a copy where it is one or all."""
+    if len(places) == len(field):
+        return field
+    return field[int(places)].unsqueeze(0) if len(places) == 1 else field.index_select(0, places)
 
 
 def _moving(parameters: Parameters) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ def make_cohort(
     *,
     sites: str = "AB",
     subjects: int = 3,
-    size: tuple[int, int, int] = (18, 20, 16),
+    size: tuple[int, int, int] = (18, 20, 24),
     spacing: tuple[float, float, float] = (1, 1, 1),
     labels: LabelMap | None = None,
 ) -> Cohort:
@@ -71,6 +72,13 @@ def rotation(degrees: tuple[float, float, float]) -> np.ndarray:
     return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
 
 
+@pytest.fixture(scope="session")
+def scans() -> SimpleNamespace:
+    """The functions of this file, for tests that make their own scans."""
+    return SimpleNamespace(blob=blob, write=write, make_cohort=make_cohort, rotation=rotation)
+
+
 @pytest.fixture
 def cohort(tmp_path: Path) -> Cohort:
+    """Sites A and B with 3 subjects each."""
     return make_cohort(tmp_path)

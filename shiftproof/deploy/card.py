@@ -1,0 +1,110 @@
+"""From a study to the card of a delivered model: the held-out results of its recipe."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RunError
+from ..files import write_text
+from .card_text import METRICS, card
+from .model import CARD, add_information, read_description
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..statistics import Interval
+
+__all__ = ["card", "held_out_results", "rows_of_study", "write_card"]
+
+KEPT = ("name", "domain_column", "held_out", "seeds", "cohort_hash", "tolerance_mm", "command", "versions")
+
+
+def write_card(model: Path, *, study: Path, row: str, selection: Mapping[str, Any]) -> Path:
+    """Adds a study's held-out results to `model.json` and writes `card.md` beside it.
+
+    Args:
+        model: The model folder.
+        study: Folder of the study whose row this model is.
+        row: The row's name.
+        selection: "rule": why this row; "scores": what the rule compared, by row.
+
+    Returns:
+        The card.
+
+    Raises:
+        ModelError: If there is no model.
+        RunError: If the study holds no results of the row.
+    """
+    try:
+        facts = json.loads((study / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{study} is not a study: its study.json cannot be read ({error})") from error
+    add_information(
+        model,
+        {
+            "study": {key: facts.get(key) for key in KEPT},
+            "row": row,
+            "selection": dict(selection),
+            "held_out": held_out_results(rows_of_study(study, row)),
+        },
+    )
+    path = Path(model) / CARD
+    write_text(path, card(read_description(model)))
+    return path
+
+
+def rows_of_study(study: Path, row: str) -> pd.DataFrame:
+    """Tidy results of one row of a study, all held-out domains and seeds together.
+
+    Raises:
+        RunError: If there are none.
+    """
+    import pandas as pd
+
+    tables = []
+    names = {"row": str, "held_out": str, "subject": str, "domain": str}
+    for path in sorted(study.glob("cells/*/*/*/cell.json")):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if facts.get("row") == row and facts.get("status") == "done":
+            tables.append(pd.read_csv(path.parent / "rows.csv", dtype=names))
+    if not tables:
+        raise RunError(f'{study} has no results of "{row}"; run the study again to finish its cells')
+    return pd.concat(tables, ignore_index=True)
+
+
+def held_out_results(rows: pd.DataFrame) -> dict[str, Any]:
+    """Means over subjects with 95 % intervals, by held-out domain and over all; seeds are averaged first."""
+    by_domain = {str(name): _results(some) for name, some in rows.groupby("held_out", sort=True)}
+    known = {d: found["dice"]["mean"] for d, found in by_domain.items() if found["dice"]["mean"] is not None}
+    return {
+        "all": _results(rows),
+        "by_domain": by_domain,
+        "worst_domain": min(known, key=lambda d: known[d]) if known else None,
+        "seeds": sorted({int(s) for s in rows["seed"]}),
+    }
+
+
+def _results(rows: pd.DataFrame) -> dict[str, Any]:
+    from ..statistics import interval, per_subject
+
+    def measured(metric: str, structure: str | None = None) -> dict[str, Any]:
+        return _plain(interval(per_subject(rows, metric, structure=structure)["value"].to_numpy()))
+
+    counted = rows[rows["metric"] == "dice"]["status"].value_counts().sort_index()
+    return {
+        **{metric: measured(metric) for metric in METRICS},
+        "structures": {str(s): measured("dice", s) for s in rows["structure"].drop_duplicates()},
+        "status": {str(status): int(n) for status, n in counted.items()},
+        "subjects": int(rows["subject"].nunique()),
+    }
+
+
+def _plain(found: Interval) -> dict[str, Any]:
+    """As JSON has it: what is unknown is null."""
+    numbers = {"mean": found.mean, "low": found.low, "high": found.high}
+    known = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    return {**known, "n": found.n, "method": found.method}
