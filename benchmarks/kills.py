@@ -54,12 +54,12 @@ ROWS = """
 name = "none"
 transforms = "none"
 network = {widths = [8, 16]}
-training = {checkpoint_seconds = 0.3}
+training = {checkpoint_seconds = 0.05}
 [[row]]
 name = "light"
 transforms = "light"
 network = {widths = [8, 16]}
-training = {checkpoint_seconds = 0.3}
+training = {checkpoint_seconds = 0.05}
 """
 
 
@@ -126,12 +126,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="in all (20)")
     parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
+    parser.add_argument("--only", help="one of the commands: prepare, train, study")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     given = parser.parse_args()
     good = True
     with contextlib.ExitStack() as stack:
         folder = given.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        every = stages(folder)
+        every = [stage for stage in stages(folder.absolute()) if given.only in (None, stage.name)]
         for i, stage in enumerate(every):
             share = given.kills // len(every) + (i < given.kills % len(every))
             for event in series(stage, folder / stage.name, share, seed=given.seed):

@@ -2,10 +2,10 @@
 
     python benchmarks/transforms.py [--threads 1] [--batches 60] [--json FILE]
 
-Both get the same images and labels and take turns, batch by batch, in one process; MONAI's transforms have the same
-probabilities and ranges. MONAI's pose is one `RandAffined`, its faster way, with the probability that rotation or
-scaling happens. Ours also marks voxels from beyond the border. The ratio is of mean times: costs differ from batch to
-batch by what is drawn.
+Both get the same images and labels and take turns, batch by batch, in one process; MONAI's transforms have
+the same probabilities and ranges. MONAI's pose is one `RandAffined`, its faster way, with the probability
+that rotation or scaling happens. Ours also marks voxels from beyond the border. The ratio is of mean times:
+costs differ from batch to batch by what is drawn.
 """
 
 from __future__ import annotations

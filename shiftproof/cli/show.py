@@ -46,7 +46,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_row(*[str(cell) for cell in row])
     console = Console()
     # Output that goes to a file or a pipe has no width of its own; a table must not be folded there.
-    (console if console.is_terminal else Console(width=160)).print(table)
+    (console if console.is_terminal else Console(width=240)).print(table)
 
 
 def tell(words: str) -> None:

@@ -14,12 +14,12 @@ import SimpleITK as sitk
 
 from ..errors import ImageError, LabelError
 from .cohort import Cohort, Row
+from .facts import FRAME
 from .geometry import orientation_of, turned
 from .images import array_of, compare_geometry, is_picture, read_image
 from .integrity import AGAIN, FileError
 from .labels import HOW_TO_MAKE, LabelMap, nearest, whole_numbers
 from .parallel import run
-from .planning import FRAME
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,7 @@ def report_json(problems: Sequence[Problem]) -> str:
     """The problems as JSON, with their number by severity."""
     listed = [{**asdict(p), "path": None if p.path is None else str(p.path)} for p in problems]
     number = {s: sum(p.severity == s for p in problems) for s in ("error", "warning")}
-    return json.dumps(
-        {"errors": number["error"], "warnings": number["warning"], "problems": listed}, indent=2
-    )
+    return json.dumps({"errors": number["error"], "warnings": number["warning"], "problems": listed}, indent=2)
 
 
 def _inspect(row: Row, labels: LabelMap | None) -> Seen:
@@ -100,9 +98,7 @@ def _inspect(row: Row, labels: LabelMap | None) -> Seen:
         array = array_of(image)
         if array.min() == array.max():
             what = f"{path} has the value {float(array.flat[0]):g} everywhere"
-            seen.problems.append(
-                _error("constant image", row, path, what, "export it again, or leave it out")
-            )
+            seen.problems.append(_error("constant image", row, path, what, "export it again, or leave it out"))
         seen.contents[channel] = _content(image)
         reference = reference or (path, image)
         seen.problems += _geometry(row, reference, (path, image))
@@ -189,12 +185,8 @@ def _label_map(cohort: Cohort, rows: list[Row], seen: list[Seen]) -> Iterator[Pr
             continue
         for name, annotated in zip(labels.classes[1:], labels.annotated(domain)[1:], strict=True):
             if annotated and not any(name in structures for structures in found):
-                what = (
-                    f"{name} is annotated at {cohort.domain}={domain}, but in none of its {len(found)} labels"
-                )
-                repair = (
-                    f"take it out of [{labels.column}.{domain}] in labels.toml if it is not annotated there"
-                )
+                what = f"{name} is annotated at {cohort.domain}={domain}, but in none of its {len(found)} labels"
+                repair = f"take it out of [{labels.column}.{domain}] in labels.toml if it is not annotated there"
                 yield Problem("structure never occurs", "warning", "", path, what, repair)
 
 
@@ -208,13 +200,9 @@ def _twice(rows: list[Row], seen: list[Seen]) -> Iterator[Problem]:
         for other, name in others:
             path, first = other.images[name], row.images[channel]
             same = row.subject == other.subject
-            message = f"{path} has the same values as {first}" + (
-                "" if same else f" of subject {row.subject}"
-            )
+            message = f"{path} has the same values as {first}" + ("" if same else f" of subject {row.subject}")
             repair = "remove one of the two" + ("" if same else ", or give both the same subject")
-            yield Problem(
-                "same scan twice", "warning" if same else "error", other.subject, path, message, repair
-            )
+            yield Problem("same scan twice", "warning" if same else "error", other.subject, path, message, repair)
 
 
 def _sides(rows: list[Row]) -> Iterator[Problem]:

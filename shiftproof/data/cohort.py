@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +12,12 @@ from typing import TYPE_CHECKING
 from ..errors import CohortError, LabelError, SplitError
 from ..files import replacing
 from .labels import HOW_TO_MAKE, LabelMap, nearest
+from .tables import as_text, file_columns, read_table, relative_to, require_columns
 
 if TYPE_CHECKING:
     import pandas
 
     from .hashes import FileHashes
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -69,11 +65,11 @@ class Cohort:
         domain: str = "site",
         labels: LabelMap | None = None,
     ) -> None:
-        self.table = _text(table)
+        self.table = as_text(table)
         self.root = Path(root).absolute()
         self.domain = domain
         self.labels = labels
-        _check_columns(self.table, domain)
+        require_columns(self.table, domain)
 
     @classmethod
     def read(cls, path: Path | str, *, domain: str = "site") -> Cohort:
@@ -85,10 +81,8 @@ class Cohort:
         """
         path = Path(path)
         if path.is_dir():
-            path = next(
-                (p for p in (path / "table.csv", path / "table.parquet") if p.exists()), path / "table.csv"
-            )
-        table = _read_table(path)
+            path = next((p for p in (path / "table.csv", path / "table.parquet") if p.exists()), path / "table.csv")
+        table = read_table(path)
         if table.empty:
             raise CohortError(f"{path} has no rows below its header; a cohort needs at least one scan")
         try:
@@ -109,8 +103,8 @@ class Cohort:
             raise CohortError(f"a cohort is written as .csv or .parquet, got {path.name}")
         folder = path.parent.absolute()
         table = self.table.copy()
-        for column in _file_columns(table):
-            table[column] = [_relative(self.root / v, folder) if v else "" for v in table[column]]
+        for column in file_columns(table):
+            table[column] = [relative_to(self.root / v, folder) if v else "" for v in table[column]]
         with replacing(path) as temporary:
             if path.suffix == ".csv":
                 table.to_csv(temporary, index=False)
@@ -189,7 +183,7 @@ class Cohort:
     def rows(self) -> Iterator[Row]:
         """One `Row` a scan, in the order of the table."""
         names = self.columns
-        files = set(_file_columns(self.table))
+        files = set(file_columns(self.table))
         single = "image" in names
         for values in self.table.itertuples(index=False, name=None):
             cells = dict(zip(names, values, strict=True))
@@ -227,9 +221,7 @@ class Cohort:
         names = set(names)
         unknown = sorted(names - set(self.subjects))
         if unknown:
-            raise CohortError(
-                f'there is no subject "{unknown[0]}"; {nearest(unknown[0], self.subjects[:2000])}'
-            )
+            raise CohortError(f'there is no subject "{unknown[0]}"; {nearest(unknown[0], self.subjects[:2000])}')
         return self._of(self.table[[s in names for s in self.table["subject"]]])
 
     def without_labels(self) -> Cohort:
@@ -254,8 +246,7 @@ class Cohort:
             rest = self._of(self.table[[s not in away for s in self.table["subject"]]])
             if not len(rest):
                 raise SplitError(
-                    f"every subject was scanned at {self.domain}={domain}: holding it out leaves no other "
-                    "subject"
+                    f"every subject was scanned at {self.domain}={domain}: holding it out leaves no other subject"
                 )
             yield rest, held
 
@@ -280,118 +271,3 @@ class Cohort:
 
     def _of(self, table: pandas.DataFrame) -> Cohort:
         return Cohort(table, self.root, domain=self.domain, labels=self.labels)
-
-
-def _check_columns(table: pandas.DataFrame, domain: str) -> None:
-    names = [str(c) for c in table.columns]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise CohortError(
-            f'column "{twice[0]}" occurs {names.count(twice[0])} times; rename or remove the others'
-        )
-    for name, what in {"subject": "who was scanned", domain: "the domain"}.items():
-        if name not in names:
-            cure = (
-                "rename it, or name the domain column with --domain"
-                if name == domain
-                else "rename it, or add one"
-            )
-            raise CohortError(f'there is no column "{name}" ({what}); {nearest(name, names)}; {cure}')
-        empty = [i + 1 for i, value in enumerate(table[name]) if not value]
-        if empty:
-            raise CohortError(f'column "{name}" is empty in row {_some(empty)}; fill it, or remove the rows')
-    several = [n for n in names if n.startswith("image:")]
-    if "image" in names and several:
-        raise CohortError(
-            f'columns "image" and "{several[0]}" together; name one channel "image", or all "image:NAME"'
-        )
-    if "image" not in names and not several:
-        raise CohortError(
-            f'there is no column "image"; {nearest("image", names)}; name one "image", or "image:NAME" for '
-            "each channel"
-        )
-    if "image:" in several:
-        raise CohortError('column "image:" names no channel; for example image:T1')
-    images = table[several or ["image"]]
-    none = [i + 1 for i, row in enumerate(images.itertuples(index=False)) if not any(row)]
-    if none:
-        raise CohortError(f"row {_some(none)} has no image; fill it, or remove the rows")
-    if "split" in names:
-        wrong = sorted(set(table["split"]) - {"", *SPLITS})
-        if wrong:
-            raise CohortError(
-                f'column "split" has "{wrong[0]}"; expected {", ".join(SPLITS)} or nothing; '
-                f"{nearest(wrong[0], SPLITS)}"
-            )
-
-
-def _file_columns(table: pandas.DataFrame) -> list[str]:
-    return [str(c) for c in table.columns if c in ("image", "label") or str(c).startswith("image:")]
-
-
-def _read_table(path: Path) -> pandas.DataFrame:
-    import pandas
-
-    if not path.exists():
-        others = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
-        hint = nearest(path.name, others) if others else "`shiftproof cohort import FOLDER` makes one"
-        raise CohortError(f"{path} does not exist; {hint}")
-    if path.suffix == ".parquet":
-        try:
-            # Nullable types: a column of whole numbers with an empty cell would become 1.0, 2.0 otherwise.
-            return pandas.read_parquet(path, dtype_backend="numpy_nullable")
-        except (OSError, ValueError) as error:
-            raise CohortError(f"{path} is no readable Parquet file: {error}") from error
-    if path.suffix not in (".csv", ".tsv"):
-        raise CohortError(f"{path} is no table known here; expected .csv or .parquet")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CohortError(f"{path} is not in UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
-    except OSError as error:
-        raise CohortError(f"{path} cannot be read: {error.strerror}") from error
-    # Spreadsheets in many countries write semicolons.
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(line)]
-    except csv.Error as error:
-        raise CohortError(f"{path} is no valid CSV: {error}") from error
-    if not lines:
-        raise CohortError(
-            f"{path} is empty; expected a header with the columns subject, image, label and a domain"
-        )
-    header = [name.strip() for name in lines[0]]
-    for number, line in enumerate(lines[1:], start=1):
-        if len(line) != len(header):
-            raise CohortError(
-                f"{path}: row {number} has {len(line)} cells, the header {len(header)}; "
-                "put quotes around cells with a comma"
-            )
-    return pandas.DataFrame(lines[1:], columns=header, dtype=object)
-
-
-def _text(table: pandas.DataFrame) -> pandas.DataFrame:
-    """Every cell as text without surrounding space, "" where there is nothing."""
-    import pandas
-
-    if table.columns.has_duplicates:
-        return table
-    columns = {
-        str(name): [
-            "" if value is None or value is pandas.NA or value != value else str(value).strip()
-            for value in table[name].tolist()
-        ]
-        for name in table.columns
-    }
-    return pandas.DataFrame(columns, dtype=object)
-
-
-def _relative(path: Path, folder: Path) -> str:
-    path = Path(os.path.normpath(path))
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-
-
-def _some(numbers: Sequence[int]) -> str:
-    shown = ", ".join(str(n) for n in numbers[:5])
-    return f"{shown} and {len(numbers) - 5} more" if len(numbers) > 5 else shown

@@ -48,9 +48,7 @@ def declared(site: Path) -> Declared:
             elif 0 not in values:
                 found.values[name] = values
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise CohortError(
-            f"{path} is no dataset.json of nnU-Net ({error}); correct it, or remove it"
-        ) from error
+        raise CohortError(f"{path} is no dataset.json of nnU-Net ({error}); correct it, or remove it") from error
     if any(len(v) > 1 for v in found.values.values()):
         # Regions that overlap cannot be classes; the values themselves are kept under their own names.
         found.values = {}

@@ -17,9 +17,7 @@ from .resample import resample_label
 _AXIS = {letter: axis for axis, pair in enumerate(("LR", "PA", "SI")) for letter in pair}
 
 ORIENTATIONS = frozenset(
-    "".join(letters)
-    for axes in itertools.permutations(("LR", "PA", "SI"))
-    for letters in itertools.product(*axes)
+    "".join(letters) for axes in itertools.permutations(("LR", "PA", "SI")) for letters in itertools.product(*axes)
 )
 """The 48 ways in which three axes can point."""
 

@@ -47,9 +47,7 @@ class FileHashes:
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         except OSError as error:
-            raise ImageError(
-                f"{error.filename or path} cannot be read: {error.strerror}; correct the path"
-            ) from error
+            raise ImageError(f"{error.filename or path} cannot be read: {error.strerror}; correct the path") from error
         if time.time_ns() - max(stamp[1::2]) > _SETTLED_NS:
             self._known[key] = self._fresh[key] = (stamp, digest.hexdigest())
         return digest.hexdigest()
@@ -73,8 +71,7 @@ def companions(path: Path) -> list[Path]:
     name = found.group(1).decode() if found else ""
     if not name or name.split()[0] in ("LIST", "LOCAL") or "%" in name:
         raise ImageError(
-            f"{path} names no single file with its values; save it as "
-            f"{'.mha' if suffix == '.mhd' else '.nrrd'}"
+            f"{path} names no single file with its values; save it as {'.mha' if suffix == '.mhd' else '.nrrd'}"
         )
     return [path.parent / name]
 

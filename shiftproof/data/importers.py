@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CohortError
+from ..files import replacing
 from .cohort import Cohort
 from .declared import Declared, declared
 from .images import SUFFIXES, stem_of, suffix_of
@@ -58,7 +59,8 @@ def import_folders(
     stems of two sites collide.
 
     Every label is read once for its values. A site whose files lack a value that other sites have is taken
-    not to annotate the structure; the file says so in a comment, to be corrected where that is wrong.
+    not to annotate the structure; the file says so in a comment, to be corrected where that is wrong. Where
+    files of an earlier import would change, what was there is kept beside, as `NAME.old`.
 
     Args:
         folder: Holds a folder per site, or is itself one site.
@@ -86,9 +88,14 @@ def import_folders(
 
     out = folder if out is None else Path(out)
     target = out if out.suffix in (".csv", ".parquet") else out / "table.csv"
+    before = {path: path.read_bytes() for path in (target, target.parent / "labels.toml") if path.exists()}
     cohort.write(target)
     if labels is not None:
         labels.write(target.parent / "labels.toml", notes=notes)
+    for path, content in before.items():
+        if path.read_bytes() != content:
+            with replacing(path.with_name(path.name + ".old")) as temporary:
+                temporary.write_bytes(content)
     return Cohort.read(target, domain=domain)
 
 
@@ -233,9 +240,7 @@ def _subjects(found: list[Found]) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [
-        p for p in sorted(folder.iterdir()) if suffix_of(p) and not p.name.startswith(".") and p.is_file()
-    ]
+    return [p for p in sorted(folder.iterdir()) if suffix_of(p) and not p.name.startswith(".") and p.is_file()]
 
 
 def _without(stem: str, endings: Sequence[str]) -> str:

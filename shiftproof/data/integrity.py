@@ -88,7 +88,7 @@ def _scan_nifti(path: Path, size: int) -> None:
                     length += len(block)
                     if floats:
                         values = values[: len(values) // floats.itemsize * floats.itemsize]
-                        bad += np.count_nonzero(~np.isfinite(np.frombuffer(values, floats)))
+                        bad += int(np.count_nonzero(~np.isfinite(np.frombuffer(values, floats))))
             else:
                 length = size
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -96,7 +96,7 @@ def _scan_nifti(path: Path, size: int) -> None:
         raise FileError(f"{path} {what}: {error}", "truncated", AGAIN) from error
     _compare(path, length, expected)
     if bad and floats:
-        raise not_finite(path, int(bad), (expected - start) // floats.itemsize)
+        raise not_finite(path, bad, (expected - start) // floats.itemsize)
 
 
 _NIFTI_HEADER = 348

@@ -96,8 +96,7 @@ class LabelMap:
         for key, value in table.items():
             if key != "classes" and not isinstance(value, dict):
                 raise LabelError(
-                    f"{name}: {key} = {value!r} stands outside of a section; expected [default] or "
-                    "[site.NAME] above it"
+                    f"{name}: {key} = {value!r} stands outside of a section; expected [default] or [site.NAME] above it"
                 )
         columns = [key for key in table if key not in ("classes", "default")]
         if len(columns) > 1:
@@ -106,16 +105,13 @@ class LabelMap:
                 "column; "
                 "name every section [COLUMN.VALUE] with the same COLUMN"
             )
-        default = (
-            _mapping(table["default"], tuple(classes), f"{name} [default]") if "default" in table else None
-        )
+        default = _mapping(table["default"], tuple(classes), f"{name} [default]") if "default" in table else None
         column = columns[0] if columns else "site"
         domains = {}
         for domain, section in table.get(column, {}).items() if columns else ():
             if not isinstance(section, dict):
                 raise LabelError(
-                    f"{name}: [{column}] has {domain} = {section!r}; expected a section [{column}.NAME] "
-                    "for each domain"
+                    f"{name}: [{column}] has {domain} = {section!r}; expected a section [{column}.NAME] for each domain"
                 )
             domains[domain] = _mapping(section, tuple(classes), f"{name} [{column}.{domain}]")
         if default is None and not domains:
@@ -167,9 +163,7 @@ class LabelMap:
         """Values without a meaning at this domain, and how many voxels have each."""
         array = whole_numbers(array)
         known = [v for values in self.mapping(domain).values.values() for v in values]
-        return {
-            v: n for v, n in value_counts(array).items() if v not in {*known, *self.mapping(domain).ignore}
-        }
+        return {v: n for v, n in value_counts(array).items() if v not in {*known, *self.mapping(domain).ignore}}
 
     def encode(self, array: np.ndarray, domain: str, *, name: str = "the label") -> np.ndarray:
         """Class indices of a label's values, uint8; 255 where the label says nothing.
@@ -192,9 +186,7 @@ class LabelMap:
                 f"{name} has values from {low} to {high}, which is no label; check that it is not the image"
             )
         table = np.full(high - low + 1, _UNKNOWN, np.uint8)
-        meanings = [(self.classes.index(s), vs) for s, vs in mapping.values.items()] + [
-            (IGNORE, mapping.ignore)
-        ]
+        meanings = [(self.classes.index(s), vs) for s, vs in mapping.values.items()] + [(IGNORE, mapping.ignore)]
         for index, values in meanings:
             for value in values:
                 if low <= value <= high:
@@ -284,9 +276,7 @@ def _mapping(section: Any, classes: tuple[str, ...], where: str) -> Meaning:
     for name, value in section.items():
         numbers = value if isinstance(value, list | tuple) else [value]
         if not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
-            raise LabelError(
-                f"{where}: {name} = {value!r}, expected a whole number or a list of them such as [4, 24]"
-            )
+            raise LabelError(f"{where}: {name} = {value!r}, expected a whole number or a list of them such as [4, 24]")
         if name == "ignore":
             ignore = tuple(numbers)
         elif name not in classes:
@@ -300,17 +290,13 @@ def _mapping(section: Any, classes: tuple[str, ...], where: str) -> Meaning:
             values[name] = tuple(numbers)
         for number in numbers:
             if meaning.setdefault(number, name) != name:
-                raise LabelError(
-                    f"{where}: value {number} means both {meaning[number]} and {name}; keep one of them"
-                )
+                raise LabelError(f"{where}: value {number} means both {meaning[number]} and {name}; keep one of them")
     # The order of the classes, so that equal meanings are equal objects.
     return Meaning({name: values[name] for name in classes if name in values}, ignore)
 
 
 def _section(mapping: Meaning) -> dict[str, int | list[int]]:
-    section: dict[str, int | list[int]] = {
-        s: v[0] if len(v) == 1 else list(v) for s, v in mapping.values.items()
-    }
+    section: dict[str, int | list[int]] = {s: v[0] if len(v) == 1 else list(v) for s, v in mapping.values.items()}
     return section | ({"ignore": list(mapping.ignore)} if mapping.ignore else {})
 
 

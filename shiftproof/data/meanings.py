@@ -32,8 +32,7 @@ def values_of(
         values = value_counts(whole_numbers(array_of(read_image(path)), str(path)))
         if len(values) > MOST:
             raise LabelError(
-                f"{path} has {len(values)} different values, which is no label; check that it is not the "
-                "image"
+                f"{path} has {len(values)} different values, which is no label; check that it is not the image"
             )
         found.setdefault(site, set()).update(set(values) - {0})
     tell(len(labels), len(labels))
@@ -60,9 +59,7 @@ def label_map(
     if not found:
         return None, {}
     if not set().union(*found.values()):
-        raise LabelError(
-            "no label has a value other than 0, so there is no structure; check that these are the labels"
-        )
+        raise LabelError("no label has a value other than 0, so there is no structure; check that these are the labels")
     if isinstance(classes, Mapping):
         sites = {site: _given(classes, values, site) for site, values in found.items()}
     elif classes is not None:
@@ -96,9 +93,7 @@ def label_map(
 
 def _given(classes: Named, values: set[int], site: str) -> Values:
     """The named structures whose values occur at this site."""
-    table = {
-        s: tuple(v) if isinstance(v, Sequence) else (v,) for s, v in classes.items() if s != "background"
-    }
+    table = {s: tuple(v) if isinstance(v, Sequence) else (v,) for s, v in classes.items() if s != "background"}
     known = {n for numbers in table.values() for n in numbers} | {0}
     if values - known:
         raise LabelError(
@@ -116,10 +111,7 @@ def _ordered(classes: list[str], found: Mapping[str, set[int]]) -> dict[str, Val
         meaning = dict(zip(together, names, strict=True))
         return {site: {meaning[v]: (v,) for v in sorted(values)} for site, values in found.items()}
     if all(len(values) == len(names) for values in found.values()):
-        return {
-            site: {s: (v,) for s, v in zip(names, sorted(values), strict=True)}
-            for site, values in found.items()
-        }
+        return {site: {s: (v,) for s, v in zip(names, sorted(values), strict=True)} for site, values in found.items()}
     raise LabelError(
         f"{len(names)} class names ({', '.join(names)}) for {len(together)} values ("
         + "; ".join(f"{site}: {sorted(values)}" for site, values in found.items())

@@ -39,8 +39,7 @@ def run(
             results[i] = function(*job)
             tell(i + 1, len(jobs))
         return results
-    # A forked copy of a process with running threads can hang: start from nothing instead.
-    context = multiprocessing.get_context("spawn")
+    context = processes()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_one_thread)
     try:
         futures = {pool.submit(function, *job): i for i, job in enumerate(jobs)}
@@ -49,12 +48,28 @@ def run(
             tell(done, len(jobs))
     except BrokenProcessPool as error:
         raise ShiftproofError(
-            f"one of {workers} worker processes was ended from outside, most likely for lack of memory; "
-            "use fewer workers"
+            f"one of {workers} worker processes ended before its work did, most likely for lack of memory; use fewer "
+            'workers, and in a script of your own start under `if __name__ == "__main__":`'
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
     return results
+
+
+def processes(*modules: str) -> Any:
+    """A multiprocessing context whose processes start in a moment and share nothing with this one.
+
+    A forked copy of a process with running threads can hang, so processes are forked from a server that has done
+    nothing but import; where there is no such server, they start from nothing.
+
+    Args:
+        modules: What the server imports once, for all processes; counts only before the first process is started.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["SimpleITK", "shiftproof.data.preprocess", *modules])
+    return context
 
 
 def _one_thread() -> None:

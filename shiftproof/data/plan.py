@@ -74,9 +74,7 @@ class Plan:
             raise PlanError(f"a plan is a JSON object, got {type(values).__name__}")
         version = values.pop("format", None)
         if version != FORMAT:
-            raise PlanError(
-                f"the plan has format {version!r}, this version reads {FORMAT}; make the plan again"
-            )
+            raise PlanError(f"the plan has format {version!r}, this version reads {FORMAT}; make the plan again")
         names = [f.name for f in fields(cls)]
         unknown = sorted(set(values) - set(names))
         if unknown:
@@ -139,16 +137,13 @@ def make_plan(
         ImageError: If a scan cannot be read.
     """
     from . import planning
+    from .facts import facts_of
 
     if not len(cohort):
-        raise PlanError(
-            "a plan needs at least one training scan, got none; check the cohort's split and domains"
-        )
+        raise PlanError("a plan needs at least one training scan, got none; check the cohort's split and domains")
     channels = cohort.channels
     schemes = planning.schemes(normalisation, channels)
-    facts = planning.facts_of(
-        cohort, clip=[c for c in channels if schemes[c] == "clip"], workers=workers, progress=progress
-    )
+    facts = facts_of(cohort, clip=[c for c in channels if schemes[c] == "clip"], workers=workers, progress=progress)
     frame = planning.frame_of(facts)
     if dimensions not in (None, 2, 3):
         raise PlanError(f"dimensions is 2 or 3, got {dimensions}")
@@ -217,8 +212,5 @@ def _require_sound(plan: Plan) -> None:
 
 def _is_number(value: object) -> bool:
     return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and value == value
-        and abs(value) != float("inf")
+        isinstance(value, int | float) and not isinstance(value, bool) and value == value and abs(value) != float("inf")
     )

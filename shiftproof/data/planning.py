@@ -1,55 +1,23 @@
-"""What a plan is made from: sizes, spacings and intensities of the training scans."""
+"""The decisions of a plan, one function each, from the facts of the training scans."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import PlanError, ShiftproofError
-from .geometry import Geometry, turns
-from .images import array_of, is_picture, read_image, require_same_geometry
-from .labels import IGNORE, LabelMap
-from .parallel import run
-from .preprocess import background_of, content_box, percentiles, resampled_shape
+from ..errors import PlanError
+from .facts import FRAME, Facts
+from .geometry import turns
+from .preprocess import ANISOTROPIC, percentiles, resampled_shape
 
 if TYPE_CHECKING:
-    from .cohort import Cohort, Row
-
-FRAME = "LPS"
-"""Orientation in which scans are compared before the plan's own is known."""
+    from .cohort import Cohort
 
 FEW_SLICES = 16
-ANISOTROPIC = 3.0
-_DRAWN = 4000
-
-
-@dataclass(frozen=True)
-class Facts:
-    """One scan: where it is from, its grid in `FRAME`, and some of its intensities.
-
-    Args:
-        domain: Its domain.
-        picture: Whether the file has two axes.
-        size: Voxels.
-        cropped: Voxels of the box of what is not background.
-        spacing_mm: Voxel size.
-        values: Drawn evenly from what is not background, by channel.
-        structures: Drawn from what has a label other than background, by channel; only where asked for.
-    """
-
-    domain: str
-    picture: bool
-    size: tuple[int, int, int]
-    cropped: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-    structures: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,71 +43,8 @@ class Frame:
         return self.slices < FEW_SLICES or self.anisotropy > ANISOTROPIC
 
 
-def facts_of(
-    cohort: Cohort,
-    *,
-    clip: Sequence[str] = (),
-    workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Facts]:
-    """`Facts` of every scan; of the channels in `clip` the intensities of labelled structures too."""
-    jobs = [(row, cohort.labels, tuple(clip)) for row in cohort.rows()]
-    return run(_facts, jobs, workers=workers, progress=progress)
-
-
-def _facts(row: Row, labels: LabelMap | None, clip: tuple[str, ...]) -> Facts:
-    files = tuple((c, p, _stamp(p)) for c, p in row.images.items() if p is not None)
-    label = (row.label, _stamp(row.label)) if clip and row.label is not None and labels is not None else None
-    try:
-        return _read_facts(files, label, labels if label else None, row.domain, clip)
-    except ShiftproofError as error:
-        raise type(error)(f"subject {row.subject}: {error}") from error
-
-
-# A leave-one-out study plans from nearly the same scans again and again.
-@functools.lru_cache(maxsize=2048)
-def _read_facts(
-    files: tuple[tuple[str, Path, tuple[int, int]], ...],
-    label: tuple[Path, tuple[int, int]] | None,
-    labels: LabelMap | None,
-    domain: str,
-    clip: tuple[str, ...],
-) -> Facts:
-    images = {channel: read_image(path) for channel, path, _ in files}
-    (first, reference), *others = images.items()
-    for channel, image in others:
-        require_same_geometry(reference, image, f"channels {first} and {channel}")
-    picture = is_picture(reference)
-    whole = Geometry.of(reference, "" if picture else FRAME)
-    arrays = {c: whole.forward(array_of(image)).astype(np.float32) for c, image in images.items()}
-    backgrounds = {c: background_of(a) for c, a in arrays.items()}
-    box = content_box(arrays, backgrounds)
-    values = {c: _drawn(a[box], a[box] != backgrounds[c]) for c, a in arrays.items()}
-    structures = {}
-    if label is not None and labels is not None:
-        image = read_image(label[0])
-        require_same_geometry(reference, image, "image and label")
-        index = labels.encode(whole.forward(array_of(image)), domain, name=str(label[0]))
-        structures = {c: _drawn(arrays[c], (index > 0) & (index < IGNORE)) for c in clip if c in arrays}
-    cropped = tuple(s.stop - s.start for s in box)
-    return Facts(domain, picture, whole.turned_size, cropped, whole.turned_spacing_mm, values, structures)  # type: ignore[arg-type]
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    # A file that is missing is reported by the reader, in its words.
-    if not path.exists():
-        return 0, 0
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _drawn(array: np.ndarray, where: np.ndarray) -> np.ndarray:
-    values = array[where]
-    return values[:: math.ceil(len(values) / _DRAWN)].copy() if len(values) else values
-
-
 def frame_of(facts: Sequence[Facts]) -> Frame:
-    """The slice axis: the one along which all scans have one voxel, else the coarsest in the median, else S.
+    """The slice axis: the one along which all scans have one voxel, else the coarsest by far, else S.
 
     Raises:
         PlanError: If pictures and volumes are mixed.
@@ -147,16 +52,15 @@ def frame_of(facts: Sequence[Facts]) -> Frame:
     pictures = sum(f.picture for f in facts)
     if 0 < pictures < len(facts):
         raise PlanError(
-            f"{pictures} of {len(facts)} scans are 2D pictures, the others volumes; keep them in cohorts "
-            "of their own"
+            f"{pictures} of {len(facts)} scans are 2D pictures, the others volumes; keep them in cohorts of their own"
         )
     spacings, sizes = np.array([f.spacing_mm for f in facts]), np.array([f.cropped for f in facts])
     if pictures:
         return Frame("", spacings, sizes)
     median = np.median(spacings, 0)
     single = [a for a in range(3) if all(f.size[a] == 1 for f in facts)]
-    # Rounding in headers must not decide; slices of an isotropic scan are axial.
-    axis = single[0] if single else 2 if median[2] > 0.95 * median.max() else int(median.argmax())
+    # Rounding in headers, or a median over sites, must not decide: slices of nearly isotropic scans are axial.
+    axis = single[0] if single else 2 if median[2] > 0.8 * median.max() else int(median.argmax())
     orientation = ("PSL", "LSP", "LPS")[axis]
     order = list(turns(FRAME, orientation)[0])
     return Frame(orientation, spacings[:, order], sizes[:, order])
@@ -234,9 +138,7 @@ def numbers(scheme: str, channel: str, facts: Sequence[Facts]) -> dict[str, Any]
         drawn = [f.values[channel] for f in facts if channel in f.values]
     values = np.concatenate(drawn) if drawn else np.zeros(0)
     if not len(values) or values.min() == values.max():
-        raise PlanError(
-            f'channel {channel} has no spread of values in the training scans to clip by; use "zscore"'
-        )
+        raise PlanError(f'channel {channel} has no spread of values in the training scans to clip by; use "zscore"')
     lower, upper = np.percentile(values, (0.5, 99.5))
     rule = {
         "lower": lower,

@@ -55,14 +55,10 @@ def preprocess(images: Mapping[str, sitk.Image | None], label: sitk.Image | None
     """
     unknown = sorted(set(images) - set(plan.channels))
     if unknown:
-        raise PlanError(
-            f'the plan has no channel "{unknown[0]}"; its channels are {", ".join(plan.channels)}'
-        )
+        raise PlanError(f'the plan has no channel "{unknown[0]}"; its channels are {", ".join(plan.channels)}')
     given = {c: image for c in plan.channels if (image := images.get(c)) is not None}
     if not given:
-        raise ImageError(
-            f"the scan has none of the channels {', '.join(plan.channels)}; at least one is needed"
-        )
+        raise ImageError(f"the scan has none of the channels {', '.join(plan.channels)}; at least one is needed")
     first, reference = next(iter(given.items()))
     for channel, image in given.items():
         require_same_geometry(reference, image, f"channels {first} and {channel}")
@@ -86,13 +82,10 @@ def preprocess(images: Mapping[str, sitk.Image | None], label: sitk.Image | None
         intensity[channel] = intensity_of(array, backgrounds[channel])
         if array.min() == array.max():
             raise ImageError(
-                f"channel {channel} has the value {array.flat[0]:g} everywhere; export it again, or leave "
-                "it out"
+                f"channel {channel} has the value {array.flat[0]:g} everywhere; export it again, or leave it out"
             )
         resampled = array if array.shape == geometry.shape else resample_image(array, geometry.shape, orders)
-        result[plan.channels.index(channel)] = normalised(
-            resampled, intensity[channel], plan.normalisation[channel]
-        )
+        result[plan.channels.index(channel)] = normalised(resampled, intensity[channel], plan.normalisation[channel])
     index = None if label is None else resample_label(geometry.forward(array_of(label)), geometry.shape)
     return Preprocessed(
         result,
@@ -158,9 +151,7 @@ def intensity_of(array: np.ndarray, background: float | None) -> dict[str, float
 def percentiles(values: np.ndarray) -> dict[str, float]:
     """Percentiles 0.5, 50 and 99.5, from at most about 100 000 evenly spaced values."""
     few = values[:: max(1, len(values) // 100_000)]
-    return {
-        f"p{q:g}": float(v) for q, v in zip((0.5, 50, 99.5), np.percentile(few, (0.5, 50, 99.5)), strict=True)
-    }
+    return {f"p{q:g}": float(v) for q, v in zip((0.5, 50, 99.5), np.percentile(few, (0.5, 50, 99.5)), strict=True)}
 
 
 def normalised(array: np.ndarray, intensity: Mapping[str, float], rule: Mapping[str, Any]) -> np.ndarray:
@@ -176,10 +167,7 @@ def normalised(array: np.ndarray, intensity: Mapping[str, float], rule: Mapping[
 
 def _orders(geometry: Geometry) -> list[int]:
     spacing = geometry.turned_spacing_mm
-    return [
-        1 if s > ANISOTROPIC * min(spacing) or n < 4 else 3
-        for s, n in zip(spacing, geometry.cropped, strict=True)
-    ]
+    return [1 if s > ANISOTROPIC * min(spacing) or n < 4 else 3 for s, n in zip(spacing, geometry.cropped, strict=True)]
 
 
 def _require_fitting(image: sitk.Image, plan: Plan) -> None:

@@ -72,9 +72,7 @@ def _matrix(old: int, new: int, order: int, smooth: bool) -> Any:
         sigma = math.sqrt(factor**2 - 1) / (2 * math.sqrt(2 * math.log(2)))
         columns = ndimage.gaussian_filter1d(columns, sigma, axis=0, mode="nearest")
     at = np.clip((np.arange(new) + 0.5) * factor - 0.5, 0, old - 1)
-    matrix = np.stack(
-        [ndimage.map_coordinates(c, [at], order=order, mode="mirror") for c in columns.T], axis=1
-    )
+    matrix = np.stack([ndimage.map_coordinates(c, [at], order=order, mode="mirror") for c in columns.T], axis=1)
     matrix[np.abs(matrix) < 1e-7] = 0
     matrix /= matrix.sum(1, keepdims=True)  # a constant stays what it is
     return sparse.csr_matrix(matrix.astype(np.float32))

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import hashlib
 import json
-import os
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import PlanError, ShiftproofError, StorageError
-from ..files import storing
+from ..errors import PlanError
+from .building import TEMPORARY, build, is_complete, on_disk
 from .geometry import Geometry
 from .hashes import FileHashes
-from .images import array_of, image_of, read_image, require_same_geometry
 from .labels import IGNORE, LabelMap
 from .parallel import run
-from .plan import Plan, preprocess
+from .plan import Plan
 
 if TYPE_CHECKING:
     from .cohort import Cohort, Row
@@ -35,10 +31,6 @@ __all__ = ["IGNORE", "Case", "Store"]
 FORMAT = 1
 """Part of every key: raise it when the same inputs give other arrays."""
 
-CENTRES = 2000
-"""Voxels that are kept of each class, to centre patches on."""
-
-_TEMPORARY = ".tmp-"
 _ABANDONED_S = 24 * 3600
 
 
@@ -119,7 +111,7 @@ class Store:
             StorageError: If the disk is full, read-only or gone.
             ShiftproofError: If a scan cannot be used; the message names the subject.
         """
-        with _on_disk(self.root):
+        with on_disk(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         self._sweep()
         hashes = FileHashes(self.root / "hashes.json")
@@ -137,6 +129,9 @@ class Store:
         wanted = {key: (row, labels, plan, self._folder(key), key) for row, labels, key in keyed}
         missing = [job for key, job in wanted.items() if not is_complete(self._folder(key))]
         run(build, missing, workers=workers, progress=progress)
+        if missing:  # what was damaged may still be mapped
+            _mapped.cache_clear()
+            _centres.cache_clear()
         return [read_case(row, self._folder(key), key) for row, _, key in keyed]
 
     def _folder(self, key: str) -> Path:
@@ -148,7 +143,7 @@ class Store:
         Only after a day: whether a builder on another machine is alive cannot be told, but no case takes that
         long.
         """
-        for folder in self.root.glob(f"*/{_TEMPORARY}*"):
+        for folder in self.root.glob(f"*/{TEMPORARY}*"):
             with contextlib.suppress(OSError):  # another process may sweep as well
                 if time.time() - folder.stat().st_mtime > _ABANDONED_S:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -167,58 +162,6 @@ def key_of(row: Row, labels: LabelMap | None, plan: Plan, hashes: FileHashes) ->
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def build(row: Row, labels: LabelMap | None, plan: Plan, folder: Path, key: str) -> None:
-    """Preprocess one scan into `folder`; complete or not at all."""
-    try:
-        images = {c: None if p is None else read_image(p) for c, p in row.images.items()}
-        label = None
-        if row.label is not None and labels is not None:
-            stored = read_image(row.label)
-            label = image_of(labels.encode(array_of(stored), row.domain, name=str(row.label)), stored)
-            for channel, image in images.items():
-                if image is not None:
-                    require_same_geometry(image, stored, f"{row.images[channel]} and {row.label}")
-        done = preprocess(images, label, plan)
-    except ShiftproofError as error:
-        raise type(error)(f"subject {row.subject} ({row.domain}): {error}") from error
-
-    arrays = {"image.npy": done.image}
-    centres: dict[int, np.ndarray] = {}
-    if done.label is not None:
-        arrays["label.npy"] = done.label
-        centres = centres_of(done.label, seed=int(key[:16], 16))
-    temporary = folder.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
-    with _on_disk(folder):
-        try:
-            temporary.mkdir(parents=True)
-            for name, array in arrays.items():
-                np.save(temporary / name, array)
-            if centres:
-                named: dict[str, Any] = {str(index): places for index, places in centres.items()}
-                np.savez(temporary / "centres.npz", **named)
-            facts = {
-                "key": key,
-                "geometry": done.geometry.as_dict(),
-                "present": done.present.tolist(),
-                "annotated": list(labels.annotated(row.domain)) if done.label is not None and labels else [],
-                "intensity": done.intensity,
-                "bytes": {p.name: p.stat().st_size for p in sorted(temporary.iterdir())},
-            }
-            (temporary / "case.json").write_text(json.dumps(facts, indent=1))
-            _take_place(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a case's files are there in the sizes that they were written with."""
-    try:
-        facts = json.loads((folder / "case.json").read_text())
-        return all((folder / name).stat().st_size == size for name, size in facts["bytes"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
 def read_case(row: Row, folder: Path, key: str) -> Case:
     facts = json.loads((folder / "case.json").read_text())
     return Case(
@@ -234,47 +177,6 @@ def read_case(row: Row, folder: Path, key: str) -> Case:
         intensity=facts["intensity"],
         labelled=row.label is not None,
     )
-
-
-def centres_of(label: np.ndarray, *, seed: int, number: int = CENTRES) -> dict[int, np.ndarray]:
-    """At most `number` voxels (N, 3) of each class that occurs, drawn evenly; the same for the same seed."""
-    random = np.random.default_rng(seed)
-    centres = {}
-    for index in np.unique(label):
-        if index != IGNORE:
-            places = np.flatnonzero(label == index)
-            if len(places) > number:
-                places = np.sort(random.choice(places, number, replace=False))
-            centres[int(index)] = np.stack(np.unravel_index(places, label.shape), 1).astype(np.int32)
-    return centres
-
-
-@contextlib.contextmanager
-def _on_disk(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with the disk, as a `StorageError`; what NumPy raises of a short write too."""
-    try:
-        with storing(path):
-            yield
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error}; check that the disk is there and has space"
-        ) from error
-
-
-def _take_place(temporary: Path, folder: Path) -> None:
-    """Move a complete case into its place; one that is there and complete stays, a damaged one goes."""
-    for _ in range(3):
-        try:
-            os.rename(temporary, folder)
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        if is_complete(folder):  # another process was faster, with the same content
-            return
-        damaged = temporary.with_name(temporary.name + "-damaged")
-        os.rename(folder, damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
 
 
 # Opening a file for every patch would cost more than cutting it; keeping all of them open would exceed the

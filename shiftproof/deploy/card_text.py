@@ -42,8 +42,9 @@ def _purpose(description: Facts) -> list[str]:
     plan = description["plan"]
     kind = "volumes, slice by slice" if plan["dimensions"] == 2 else "volumes"
     kind = kind if plan["orientation"] else "pictures"
+    channels = "channels" if len(description["channels"]) > 1 else "channel"
     return [
-        f"Segments {_listed(description['classes'][1:])} in {kind} with the channels "
+        f"Segments {_listed(description['classes'][1:])} in {kind} with the {channels} "
         f"{_listed(description['channels'])}; every other voxel is background. "
         "For research on images like those of the training domains below.",
         "**Not a medical device**: not for diagnosis, treatment or triage. Whoever uses it on new data "
@@ -71,9 +72,9 @@ def _held_out(information: Facts) -> list[str]:
     ]
     surface = f" Surface Dice is at {tolerance:g} mm." if tolerance else ""
     return [
-        f"Each {domain} was held out in turn: the same recipe was trained on the others and scored on it. "
-        f"Means over subjects with 95 % intervals; {_plural(len(results['seeds']), 'seed')}, averaged within "
-        f"each subject first.{surface}",
+        f"Held out in turn: {domain} {_listed(list(results['by_domain']))}. Each time the same recipe was trained "
+        "without it and scored on it. Means over subjects with 95 % intervals; "
+        f"{_plural(len(results['seeds']), 'seed')}, averaged within each subject first.{surface}",
         _table([domain, "subjects", *(title for title, _ in METRICS.values())], scores),
         "Dice by structure:",
         _table([domain, *every["structures"]], structures),
@@ -97,13 +98,11 @@ def _limits(description: Facts, statistics: Facts) -> list[str]:
         found.append("Its accuracy at a new site was not measured.")
     if adaptation := description["recipe"].get("test_time"):
         found.append(
-            f"It adapts while predicting ({adaptation}): a result can depend on which windows are scored "
-            "together."
+            f"It adapts while predicting ({adaptation}): a result can depend on which windows are scored together."
         )
     return [
         *found,
-        "It gives an answer for every image, also for one of another body part; nothing in it says when it "
-        "is unsure.",
+        "It gives an answer for every image, also for one of another body part; nothing in it says when it is unsure.",
     ]
 
 
@@ -124,14 +123,10 @@ def _weak_spots(results: Facts) -> list[str]:
     wrong = [f"{every['status'][kind]} {word}" for kind, word in words.items() if every["status"].get(kind)]
     if wrong:
         total = sum(n for kind, n in every["status"].items() if kind != "both empty")
-        lines.append(
-            f"Of {total} structures, counted by subject and seed: {_listed(wrong)}. Each counts as Dice 0."
-        )
+        lines.append(f"Of {total} structures, counted by subject and seed: {_listed(wrong)}. Each counts as Dice 0.")
     few = [f"{d} ({found['subjects']})" for d, found in by_domain.items() if found["subjects"] < FEW]
     if few:
-        lines.append(
-            f"Held-out domains with fewer than {FEW} subjects, whose means say little: {', '.join(few)}."
-        )
+        lines.append(f"Held-out domains with fewer than {FEW} subjects, whose means say little: {', '.join(few)}.")
     return lines
 
 

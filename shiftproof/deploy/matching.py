@@ -36,12 +36,7 @@ def find_predictions(folder: Path, cohort: Cohort) -> dict[Key, Path | None]:
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         stem = stem_of(path)
-        if (
-            path.is_file()
-            and suffix_of(path)
-            and not stem.startswith(".")
-            and not stem.endswith("_probabilities")
-        ):
+        if path.is_file() and suffix_of(path) and not stem.startswith(".") and not stem.endswith("_probabilities"):
             files.setdefault(stem, []).append(path)
     twice = [path.name for paths in files.values() if len(paths) > 1 for path in paths]
     if twice:
@@ -58,9 +53,7 @@ def find_predictions(folder: Path, cohort: Cohort) -> dict[Key, Path | None]:
             users.setdefault(files[names[0]][0], []).append(row.subject)
     shared = [f"{path.name} ({', '.join(subjects)})" for path, subjects in users.items() if len(subjects) > 1]
     if shared:
-        raise CohortError(
-            f"predictions fit several scans: {'; '.join(shared)}; name them after the image files"
-        )
+        raise CohortError(f"predictions fit several scans: {'; '.join(shared)}; name them after the image files")
     unused = [path.name for paths in files.values() for path in paths if path not in users]
     missing = [row.subject for row in rows if found[key_of(row)] is None]
     if missing and (unused or not users):

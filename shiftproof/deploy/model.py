@@ -108,9 +108,7 @@ def predictor(method: Method, recipe: Recipe) -> Predict:
     if recipe.test_time is None:
         return method.predict
     adapt = catalogue.test_time(recipe.test_time)
-    predict: Predict = adapt(
-        method, **catalogue.check_options(recipe.test_time, adapt, dict(recipe.test_time_options))
-    )
+    predict: Predict = adapt(method, **catalogue.check_options(recipe.test_time, adapt, dict(recipe.test_time_options)))
     return predict
 
 
@@ -194,9 +192,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         inside = set(os.listdir(folder)) if folder.is_dir() else {folder.name}
         others = sorted(inside - {WEIGHTS, DESCRIPTION, CARD})
         if others:
-            raise ModelError(
-                f"{folder} holds other files ({_some(others)}); choose a new folder for the model"
-            )
+            raise ModelError(f"{folder} holds other files ({_some(others)}); choose a new folder for the model")
     with storing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -315,9 +311,7 @@ def _fill(method: Method, tensors: dict[str, Tensor], extra: dict[str, Any], pat
     fault = "does not fit the recipe of its folder"
     missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or unknown:
-        raise ModelError(
-            f"{path} {fault}: it lacks {_some(missing)} and has unknown {_some(unknown)}; {CURE}"
-        )
+        raise ModelError(f"{path} {fault}: it lacks {_some(missing)} and has unknown {_some(unknown)}; {CURE}")
     for name, tensor in tensors.items():
         ours = expected[name]
         if (tensor.shape, tensor.dtype) != (ours.shape, ours.dtype):

@@ -98,9 +98,7 @@ def predict_scans(
     return [known for known in found if known is not None]
 
 
-def _predicted(
-    model: Model, scan: Scan, out: Path, entry: dict[str, Any], batch: int, overlap: float
-) -> Predicted:
+def _predicted(model: Model, scan: Scan, out: Path, entry: dict[str, Any], batch: int, overlap: float) -> Predicted:
     started = time.monotonic()
     output, extra = out / entry["output"], entry["probabilities"] and out / entry["probabilities"]
     try:

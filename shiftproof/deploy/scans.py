@@ -114,9 +114,7 @@ def grouped(files: Sequence[Path], channels: Sequence[str]) -> list[Scan]:
             "or use a cohort's table"
         )
     lacking = {name: [c for c in channels if c not in found] for (_, name), found in scans.items()}
-    words = "; ".join(
-        f"{name or 'a scan'} has no {', '.join(absent)}" for name, absent in lacking.items() if absent
-    )
+    words = "; ".join(f"{name or 'a scan'} has no {', '.join(absent)}" for name, absent in lacking.items() if absent)
     if words:
         raise CohortError(
             f"scans without all channels: {words}; add the files, or use a cohort's table, in which "

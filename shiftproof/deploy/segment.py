@@ -74,9 +74,7 @@ def segment(
     geometry, number = prepared.geometry, len(model.classes)
     image = torch.from_numpy(prepared.image)
     extra = {"present": torch.from_numpy(prepared.present)[None]}
-    slabs = scored_slabs(
-        _score(model), image, window=model.plan.patch, batch=batch, overlap=overlap, extra=extra
-    )
+    slabs = scored_slabs(_score(model), image, window=model.plan.patch, batch=batch, overlap=overlap, extra=extra)
 
     # Slices lie together in memory, as they are written.
     x, y, z = geometry.cropped

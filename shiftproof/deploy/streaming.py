@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def upsampled(
-    slabs: Iterator[tuple[int, Tensor]], size: Sequence[int], depth: int
-) -> Iterator[tuple[int, Tensor]]:
+def upsampled(slabs: Iterator[tuple[int, Tensor]], size: Sequence[int], depth: int) -> Iterator[tuple[int, Tensor]]:
     """Scores resampled linearly to another grid over the same box, slice by slice of the last axis.
 
     Equal to `torch.nn.functional.interpolate(..., mode="trilinear", align_corners=False)` on the whole

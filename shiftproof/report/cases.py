@@ -72,7 +72,7 @@ def overlay(case: Case, results: Results, row: str, meaning: Meaning) -> Plot:
         coded(read_image(label), lambda values: meaning.label(values, case.domain)),
         coded(read_image(prediction), lambda values: meaning.prediction(values, case.domain)),
     )
-    low, high = window(shown.image)
+    low, high = window(shown)
     with style():
         figure = draw(shown, low, high, len(meaning.classes))
     metric = scale(results.primary)

@@ -51,7 +51,7 @@ def curves(results: Results, row: str) -> Plot | None:
     word = results.domain_word
     seeds = len({c.seed for c, _ in runs})
     caption = (
-        f"{row}: mean score on held-back subjects of the training {plural(word)} (above) and loss of "
+        f"Mean score on held-back subjects of the training {plural(word)} (above) and loss of "
         "single batches, averaged over neighbouring steps (below); "
         f"colour: held-out {word}, a line a seed ({seeds}). The held-out {word} is in neither."
     )

@@ -102,7 +102,7 @@ def strips(lines: int, title: str) -> tuple[Figure, Axes]:
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=RULE, lw=0.6)
     axes.set_axisbelow(True)
-    axes.locator_params(axis="x", nbins=6)
+    axes.locator_params(axis="x", nbins=5)
     return figure, axes
 
 

@@ -109,8 +109,13 @@ def repeated(found: Found) -> str:
 
 def empty(found: Found) -> str:
     many = sum(r["failures"]["both empty"] for r in found["rows"])
-    what = f"{count(many, 'score')} of structures that are absent from label and prediction (all rows and seeds)"
-    return f"{what}: left out of means, and counted." if many else ""
+    if not many:
+        return ""
+    over = " (all rows and seeds)" if found["kind"] == "study" else ""
+    return (
+        f"{count(many, 'score')} of structures that are absent from label and prediction{over}: left out of means, "
+        "and counted."
+    )
 
 
 def partial(found: Found) -> str:

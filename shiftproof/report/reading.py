@@ -133,10 +133,9 @@ def read_cell(root: Path, folder: Path) -> tuple[Cell, pd.DataFrame]:
 
 def read_rows(path: Path) -> pd.DataFrame:
     """Names stay text: a subject "007" is not 7, and a site "NA" is not a missing one."""
-    rows = pd.read_csv(
+    return pd.read_csv(
         path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values={"value": ["", "nan", "NaN"]}
     )
-    return rows.astype({"value": float})
 
 
 def complete(facts: dict[str, Any], cells: list[Cell]) -> list[Cell]:

@@ -19,6 +19,7 @@ STRUCTURES = ("#4cc9f0", "#ffd166", "#ff7b9c", "#9bf6a5", "#c8a2ff", "#ff9f5a")
 OTHERS = "#ffffff"
 PANEL = 2.6  # inches
 MARGIN = 0.19  # inches around the slice for letters and scale
+FILLED = 0.25  # share of the picture from which on structures set the grey window
 TINT = 0.24  # opacity: the label must not hide what it is about
 PLANES = {0: "sagittal", 1: "coronal", 2: "axial"}  # of an image turned to L, P, S
 
@@ -97,10 +98,25 @@ def letters(direction: np.ndarray) -> str:
     return "".join(named[i] for k, i in enumerate(order) if k == 0 or (k == 1 and size[i] > np.sin(np.radians(20))))
 
 
-def window(image: np.ndarray) -> tuple[float, float]:
-    """Grey values shown as black and white: 0.5th and 99.5th percentile of the slice."""
-    low, high = np.percentile(image, [0.5, 99.5])
+def window(shown: Slice) -> tuple[float, float]:
+    """Grey values shown as black and white.
+
+    Where structures fill much of the picture, from their own values, so that bright fat around
+    them does not leave them dark; else from the picture's: 0.5th to 99.5th percentile.
+    """
+    top, bottom, left, right = cropped(shown)
+    part = (slice(top, bottom), slice(left, right))
+    picture, inside = shown.image[part], structures(shown)[part]
+    low, high = np.percentile(picture, [0.5, 99.5])
+    if inside.mean() > FILLED:
+        darkest, brightest = np.percentile(picture[inside], [0.5, 99.5])
+        high = min(high, brightest + 0.1 * (brightest - darkest))
     return (float(low), float(high)) if high > low else (float(low), float(low) + 1)
+
+
+def structures(shown: Slice) -> np.ndarray:
+    """(H, W) where label or prediction have any."""
+    return ((shown.label > 0) & (shown.label < IGNORE)) | (shown.prediction > 0)
 
 
 def grey(low: float, high: float) -> str:
@@ -161,7 +177,7 @@ def outline(axes: Axes, x: np.ndarray, y: np.ndarray, inside: np.ndarray, colour
 def cropped(shown: Slice) -> tuple[int, int, int, int]:
     """Top, bottom, left, right of what is shown: structures with room around them."""
     down, across = shown.spacing_mm or (1.0, 1.0)
-    there = ((shown.label > 0) & (shown.label < 255)) | (shown.prediction > 0)
+    there = structures(shown)
     size = there.shape
     if not there.any():
         return 0, size[0], 0, size[1]

@@ -22,15 +22,15 @@ def table(found: Found) -> tuple[str, list[str], list[list[str]]]:
     digits, several = int(found["primary"]["digits"]), len(found["held_out"]) > 1
     compared = any(r["difference"] for r in found["rows"])
     gaps = any(r["gap_closed"] for r in found["rows"])
-    columns = ["row", *(f"{d} (n = {found['subjects']['by domain'][d]})" for d in found["held_out"])]
-    columns += ["all", f"worst {found['domain_word']}"] if several else []
+    columns = ["row"]
+    columns += [f"all (n = {found['subjects']['all']})", f"worst {found['domain_word']}"] if several else []
     columns += ["difference", "p"] if compared else []
     columns += ["gap closed"] if gaps else []
+    columns += [f"{d} (n = {found['subjects']['by domain'][d]})" for d in found["held_out"]]
     columns += ["missed", "spurious"]
     lines = []
     for r in found["rows"]:
         line = [r["row"] + (" *" if r["row"] == found["selected"] else "")]
-        line += [estimate(r["domains"][d], digits) for d in found["held_out"]]
         if several:
             worst = r["worst"] or {}
             line += [
@@ -42,6 +42,7 @@ def table(found: Found) -> tuple[str, list[str], list[list[str]]]:
             line += [estimate(c, digits, signed=True, value="mean_difference"), p_text(c)] if c else ["", ""]
         if gaps:
             line.append(gap_text(r["gap_closed"]))
+        line += [estimate(r["domains"][d], digits) for d in found["held_out"]]
         lines.append([*line, str(r["failures"]["missed"]), str(r["failures"]["spurious"])])
     unit = f" in {found['primary']['unit']}" if found["primary"]["unit"] else ""
     where = f"at held-out {found['domain_word']}" if found["kind"] == "study" else f"by {found['domain_word']}"
@@ -62,7 +63,7 @@ def gap_text(gap: Found | None) -> str:
 def structures(results: Results) -> list[Found]:
     """Every metric of every structure and row: one table over all domains, then one a domain."""
     parts: list[tuple[str | None, pd.DataFrame]] = [(None, results.rows)]
-    if len(results.held_out) > 1:
+    if results.rows["held_out"].nunique() > 1:
         parts += [(d, results.rows[results.rows["held_out"] == d]) for d in results.held_out]
     return [
         {

@@ -8,7 +8,7 @@ other row.
 from __future__ import annotations
 
 from .comparing import LEVEL, beyond_reach, rivalries
-from .numbers import count, estimate, known, listed, number, p_value, percent, plural
+from .numbers import count, estimate, known, listed, number, p_value, percent, plural, span
 from .phrases import (
     TESTS,
     Found,
@@ -67,7 +67,9 @@ def drop_headline(found: Found) -> str:
     if c is None:
         return f"How much is lost at an unseen {word} cannot be said: {why_no_drop(found)}."
     if c["verdict"] == "better":
-        return f"Unseen {plural(word)} cost {size(found, c['mean_difference'])} {unit(found)}."
+        ends = sorted(abs(c[end]) for end in ("low", "high"))
+        cost = f"{size(found, c['mean_difference'])} {unit(found)} {span(*ends, digits(found))}"
+        return f"Unseen {plural(word)} cost {cost}."
     if c["verdict"] == "worse":
         return f"Labels from the {word} itself made it worse, so there is no loss to make up for."
     if beyond_reach(c):

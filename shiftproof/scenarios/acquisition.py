@@ -114,9 +114,7 @@ class Head:
         # Within a tissue T1 and density vary smoothly by a few per cent; the signal follows. Lesions lie in
         # white matter, first around the ventricles.
         load = np.clip(3 * (0.9 * ventricles + 0.35 * lesion + person.lesions - 1.35), 0, 1)
-        signal = s["csf"] * fractions[0] + (1 + 0.03 * texture) * (
-            s["grey"] * fractions[1] + s["white"] * fractions[2]
-        )
+        signal = s["csf"] * fractions[0] + (1 + 0.03 * texture) * (s["grey"] * fractions[1] + s["white"] * fractions[2])
         return signal + fractions[2] * load * (s["lesion"] - s["white"]), fractions
 
     def wrapped(self, brain: Array, smooth: Array) -> tuple[Array, Array]:

@@ -79,7 +79,7 @@ def lattice() -> tuple[Array, Array, Array]:
     positions = np.stack(np.meshgrid(*axes, indexing="ij"))
     brain = maps.coarse(maps.surface, positions) < 0
     step = int(LATTICE_MM / maps.coarse_spacing_mm)
-    slope = np.stack(np.gradient(maps.ventricles.astype(np.float64)))[:, ::step, ::step, ::step]
+    slope = np.array(np.gradient(maps.ventricles.astype(np.float64)))[:, ::step, ::step, ::step]
     return positions, brain, slope / np.sqrt((slope**2).sum(0)).max()
 
 

@@ -33,8 +33,8 @@ class Tissue:
 
 
 class Sequence(Protocol):
-    name: str
-
+    @property
+    def name(self) -> str: ...
     def signal(self, tissue: Tissue) -> Array: ...
     def parameters(self) -> str: ...
 

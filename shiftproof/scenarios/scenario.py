@@ -147,17 +147,13 @@ def open_folder(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, A
     journal = folder / JOURNAL
     if not journal.exists():
         if any(p for p in folder.iterdir() if not p.name.startswith(".")):
-            raise StorageError(
-                f"{folder} is not empty and was not made by a scenario; name a new or empty folder"
-            )
+            raise StorageError(f"{folder} is not empty and was not made by a scenario; name a new or empty folder")
         write_text(journal, json.dumps(settings) + "\n")
         return {}
     lines = list(parsed(journal.read_text(encoding="utf-8")))
     found = lines[0] if lines else {}
     if any(found.get(k) != settings[k] for k in ("scenario", "size", "seed")):
-        held, asked = (
-            " ".join(f"{k}={v.get(k)}" for k in ("scenario", "size", "seed")) for v in (found, settings)
-        )
+        held, asked = (" ".join(f"{k}={v.get(k)}" for k in ("scenario", "size", "seed")) for v in (found, settings))
         raise StorageError(f"{folder} holds {held}, and {asked} is asked for; name another folder")
     records = lines[1:] if found["version"] == settings["version"] else []
     # Written anew, so that a line which a kill cut off does not spoil the one that is appended next.
@@ -182,9 +178,7 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
 
 
-def mapped(
-    make_one: Callable[[tuple[str, int]], Any], todo: list[tuple[str, int]], workers: int
-) -> Iterator[Any]:
+def mapped(make_one: Callable[[tuple[str, int]], Any], todo: list[tuple[str, int]], workers: int) -> Iterator[Any]:
     if workers == 1 or len(todo) < 2:
         yield from map(make_one, todo)
         return
@@ -213,9 +207,7 @@ def write_nifti(path: Path, array: Array, affine: Array) -> None:
     """Atomically; `affine` maps the array's indices to RAS mm."""
     import SimpleITK as sitk
 
-    image = sitk.GetImageFromArray(
-        np.ascontiguousarray(array.transpose(2, 1, 0))
-    )  # SimpleITK reads (z, y, x)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))  # SimpleITK reads (z, y, x)
     lps = np.diag([-1.0, -1.0, 1.0]) @ affine[:3]
     spacing = np.sqrt((lps[:, :3] ** 2).sum(0))
     image.SetSpacing(spacing.tolist())

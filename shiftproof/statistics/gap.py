@@ -66,9 +66,7 @@ def gap_closed(
 
     gap = interval(best - plain, level=level, resamples=resamples, seed=seed)
     if n < 2:
-        return missing(
-            n, f"it takes at least 2 subjects scored by all three, there {'is' if n == 1 else 'are'} {n}"
-        )
+        return missing(n, f"it takes at least 2 subjects scored by all three, there {'is' if n == 1 else 'are'} {n}")
     if 0 in gap:
         return missing(n, f"the gap itself ({gap.mean:+.3f}, {gap.low:+.3f} to {gap.high:+.3f}) may be 0")
     if (gap.mean > 0) != higher_is_better:
@@ -77,15 +75,11 @@ def gap_closed(
     value = float(ratio(ours, plain, best))
     if constant((ours - plain) * (best - plain).mean() - (best - plain) * (ours - plain).mean()):
         return GapClosed(value, value, value, n)  # every resample gives the same ratio
-    low, high = bootstrap(
-        (ours, plain, best), ratio, level=level, method="bca", resamples=resamples, seed=seed
-    )
+    low, high = bootstrap((ours, plain, best), ratio, level=level, method="bca", resamples=resamples, seed=seed)
     return GapClosed(value, low, high, n)
 
 
-def ratio(
-    method: np.ndarray, source_only: np.ndarray, target_supervised: np.ndarray, axis: int = -1
-) -> np.ndarray:
+def ratio(method: np.ndarray, source_only: np.ndarray, target_supervised: np.ndarray, axis: int = -1) -> np.ndarray:
     plain = source_only.mean(axis)
     return (method.mean(axis) - plain) / (target_supervised.mean(axis) - plain)
 

@@ -67,17 +67,13 @@ def interval(
         OptionError: For an unknown method, or a level outside 0 to 1.
     """
     if method not in get_args(IntervalMethod):
-        raise OptionError(
-            f"unknown interval {method!r}, expected one of {', '.join(get_args(IntervalMethod))}"
-        )
+        raise OptionError(f"unknown interval {method!r}, expected one of {', '.join(get_args(IntervalMethod))}")
     if not 0 < level < 1:
         raise OptionError(f"the level of an interval lies between 0 and 1, got {level}")
     values = finite(values)
     n = len(values)
     if n < 2:
-        return Interval(
-            float(values[0]) if n else math.nan, math.nan, math.nan, n, "none: fewer than 2 subjects"
-        )
+        return Interval(float(values[0]) if n else math.nan, math.nan, math.nan, n, "none: fewer than 2 subjects")
     mean = float(values.mean())
     if method == "auto":
         method = "t" if n < BOOTSTRAP_FROM else "bca"

@@ -83,9 +83,7 @@ def paired(
         raise OptionError(f"unknown test {test!r}, expected one of {', '.join(get_args(Test))}")
     first, second = np.asarray(a, dtype=float).ravel(), np.asarray(b, dtype=float).ravel()
     if len(first) != len(second):
-        raise OptionError(
-            f"a paired test needs both scores of each subject, got {len(first)} and {len(second)}"
-        )
+        raise OptionError(f"a paired test needs both scores of each subject, got {len(first)} and {len(second)}")
     both = np.isfinite(first) & np.isfinite(second)
     first, second = first[both], second[both]
     difference = tidy(first - second)

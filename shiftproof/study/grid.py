@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
+from ..data.parallel import processes
 from .cell import Job, fail, run_job, status
+
+
+PRELOAD = "shiftproof.study.preload"
 
 
 @dataclass
@@ -44,11 +45,8 @@ def run_grid(
     poll: float = 0.2,
 ) -> None:
     """Runs every job that is not done. A job whose process dies is recorded as failed; the others go on."""
-    # A process per job keeps memory and crashes apart. The fork server has torch loaded once,
-    # so that a job starts in a moment; where it does not exist, jobs start afresh.
-    context: Any = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
-    if sys.platform != "win32":
-        context.set_forkserver_preload(["shiftproof.study.preload"])
+    # A process per job keeps memory and crashes apart.
+    context = processes(PRELOAD)
     waiting = [job for job in jobs if not job.done(folder)]
     finished = len(jobs) - len(waiting)
     running: dict[str, tuple[Job, BaseProcess]] = {}

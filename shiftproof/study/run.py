@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..data.cohort import Cohort
+from ..data.parallel import processes
 from ..data.plan import Plan, make_plan
 from ..data.samples import Batch
 from ..data.sampling import seed_of
@@ -27,7 +28,7 @@ from ..train import Trainer, device_of, movers, phase_at
 from ..versions import versions
 from .cell import Job, divide, jobs, side_of, slug, status
 from .declare import Declaration, with_references
-from .grid import GridProgress, run_grid
+from .grid import PRELOAD, GridProgress, run_grid
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def study(
 
 def preprocess(declared: Declaration, cohort: Cohort, out: Path, *, workers: int, tell: Callable[[str], None]) -> None:
     """A plan for each held-out domain, and every case that its rows read."""
+    processes(PRELOAD)  # the jobs' server, before it is started for preprocessing
     store = Store(out / "store")
     tested = []
     for held in declared.held_out:
@@ -151,17 +153,27 @@ def preprocess(declared: Declaration, cohort: Cohort, out: Path, *, workers: int
             plan = make_plan(split.train, **declared.plan)
             plan.write(path)
         plan = Plan.read(path)
+        # All labelled cases at once: a pool of processes is worth its start for many.
         sides = [split.train, split.validation]
+        if split.upper is not None and any(r.role == "target-supervised" for r in declared.rows):
+            sides.append(split.upper)
+        sides = [table_of(sides)]
         if any(r.target for r in declared.rows) and split.target is not None:
             sides.append(split.target)
-        if any(r.role == "target-supervised" for r in declared.rows):
-            inner = side_of(next(r for r in declared.rows if r.role == "target-supervised"), split, declared)
-            sides += [inner.train, inner.validation]
         started = time.monotonic()
         number = sum(len(store.prepare(side, plan, workers=workers)) for side in sides)
         tell(f"held out {held}: {number} scans ready in {words_of(time.monotonic() - started)}")
         tested += [(held, row) for row in split.test.rows()]
     _write_subjects(out, tested)
+
+
+def table_of(sides: Sequence[Cohort]) -> Cohort:
+    """The scans of several sides as one cohort."""
+    import pandas as pd
+
+    first = sides[0]
+    table = pd.concat([side.table for side in sides], ignore_index=True)
+    return Cohort(table, first.root, domain=first.domain, labels=first.labels)
 
 
 def estimated(declared: Declaration, cohort: Cohort, out: Path, todo: Sequence[Job], workers: int) -> Estimate:

@@ -76,9 +76,7 @@ def volume_scores(score: Score, image: Tensor, **options: Any) -> Tensor:
     return torch.cat([slab for _, slab in scored_slabs(score, image, **options)], dim=-1)
 
 
-def _slices(
-    score: Score, image: Tensor, batch: int, extra: dict[str, Tensor]
-) -> Iterator[tuple[int, Tensor]]:
+def _slices(score: Score, image: Tensor, batch: int, extra: dict[str, Tensor]) -> Iterator[tuple[int, Tensor]]:
     """One window covers a slice: nothing to blend, and slices can share a batch."""
     for first in range(0, image.shape[-1], batch):
         some = image[..., first : first + batch].movedim(-1, 0)

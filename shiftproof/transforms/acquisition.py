@@ -1,7 +1,8 @@
 """What an acquisition does to an image: noise, blur, coarse sampling, coil sensitivity.
 
-Images are (B, C, *space). Conventions as in `intensity.py`. Operations whose physics has a zero (Rician noise, a
-receive field) take the channel's lowest value for it where the image has values below 0, as z-scored images do.
+Images are (B, C, *space). Conventions as in `intensity.py`. Operations whose physics has a zero (Rician
+noise, a receive field) take the channel's lowest value for it where the image has values below 0, as z-scored
+images do.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from .intensity import in_float32, lowest, spread
 @in_float32
 def gaussian_noise(image: Tensor, variance: Tensor, seed: Tensor) -> Tensor:
     """The image plus Gaussian noise of this variance, from a seed per sample (B,) or per channel (B, C)."""
-    return torch.addcmul(image, _noise(image, seed), spread(variance, image).sqrt())
+    field = noise(seed, tuple(image.shape[seed.ndim :]), image.device)
+    return torch.addcmul(image, field.to(image.dtype), spread(variance, image).sqrt())
 
 
 @in_float32
@@ -30,9 +32,9 @@ def rician_noise(image: Tensor, variance: Tensor, seed: Tensor) -> Tensor:
     Of a signal A the result M has E[M^2] = A^2 + 2 variance.
     """
     air, std = lowest(image), spread(variance, image).sqrt()
-    real = torch.addcmul(image - air, _noise(image, seed), std)
-    imaginary = std * _noise(image, seed + 2**62)  # drawn seeds are below 2^62: this is nobody's
-    return torch.hypot(real, imaginary) + air
+    field = noise(seed, (2, *image.shape[seed.ndim :]), image.device).to(image.dtype)
+    real, imaginary = field.unbind(seed.ndim)
+    return torch.hypot(torch.addcmul(image - air, real, std), imaginary * std) + air
 
 
 @in_float32
@@ -67,7 +69,7 @@ def low_resolution(
     """
     if down not in ("nearest", "linear") or up not in ("nearest", "linear", "cubic"):
         raise OptionError(
-            f'low resolution goes down by "nearest" or "linear" and up by "nearest", "linear" or "cubic", got {down!r}, {up!r}'
+            f'low resolution goes down by "nearest" or "linear" and up by these or "cubic", got {down!r} and {up!r}'
         )
     kinds = {"nearest": separable.nearest, "linear": separable.linear, "cubic": separable.cubic}
     matrices = []
@@ -94,19 +96,14 @@ def bias_field(image: Tensor, coefficients: Tensor) -> Tensor:
     Args:
         image: (B, C, *space).
         coefficients: Of products of Legendre polynomials up to total degree 3 without the constant,
-            (B, C, terms) in the order of `fields.polynomial_terms`, or (B, terms) for all channels alike, as for
-            sequences of one session and coil. The logarithm of the field has mean 0 over the field of view.
+            (B, C, terms) in the order of `fields.polynomial_terms`, or (B, terms) for all channels alike, as
+            for sequences of one session and coil. The field's logarithm has mean 0 over the field of view.
     """
     coefficients = coefficients.to(image.device, image.dtype)
     if coefficients.ndim == 2:
         coefficients = coefficients.unsqueeze(1)
     air = lowest(image)
     return (image - air) * polynomial(coefficients, tuple(image.shape[2:]), BIAS_DEGREE).exp() + air
-
-
-def _noise(image: Tensor, seed: Tensor) -> Tensor:
-    field = noise(seed, tuple(image.shape[seed.ndim :]), image.device)
-    return field.to(image.dtype)
 
 
 def _per_axis(parameter: Tensor, image: Tensor) -> list[Tensor]:

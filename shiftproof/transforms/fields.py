@@ -29,7 +29,7 @@ def polynomial_terms(dimensions: int, degree: int) -> list[tuple[int, ...]]:
 def polynomial(coefficients: Tensor, shape: tuple[int, ...], degree: int) -> Tensor:
     """Smooth field (B, C, *shape): products of Legendre polynomials weighted by (B, C, terms).
 
-    The terms are orthogonal and none is constant: the mean over the field of view is 0, up to the grid's resolution.
+    The terms are orthogonal and none is constant: over the field of view the mean is 0, as far as the grid resolves.
     """
     terms = torch.tensor(polynomial_terms(len(shape), degree), device=coefficients.device)
     cube = coefficients.new_zeros(*coefficients.shape[:2], *(degree + 1,) * len(shape))

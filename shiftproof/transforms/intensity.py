@@ -1,7 +1,7 @@
 """Changes of intensity. Each takes images (B, C, *space) and parameters (B,) or (B, C); every channel is on its own.
 
-Images are thought of as z-scored: 0 is a mean, not air. Half-precision images are computed in float32 and come back
-as they were. All are differentiable by image and parameter.
+Images are thought of as z-scored: 0 is a mean, not air. Half-precision images are computed in float32 and
+come back as they were. All are differentiable by image and parameter.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def gamma(image: Tensor, exponent: Tensor) -> Tensor:
     low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
     unit = (image - low) * (1 / (high - low).clamp_min(_TINY))
     # exp(log) is faster than pow, and with the floor its gradient stays finite at the darkest voxel.
-    bent = torch.exp(unit.clamp_min(_TINY).log() * spread(exponent, image))
+    bent = torch.exp(unit.clamp_min(torch.finfo(unit.dtype).tiny).log() * spread(exponent, image))
     # nnU-Net restores the range and then the moments, which undoes the former: the moments do.
     (mean, std), (bent_mean, bent_std) = _moments(image), _moments(bent)
     gain = std / bent_std.clamp_min(_TINY)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
-from ..errors import OptionError
+from ..names import choose
 from .acquisition import blur, gaussian_noise, low_resolution
 from .intensity import brightness, contrast, gamma, inverted_gamma
 from .spans import Chance, Seed, Uniform
@@ -32,18 +31,16 @@ def preset(
         dimensions: 2 or 3.
         patch: Size of the patches that come out; larger ones that go in are cut, see `Spatial`.
         spatial: Fields of the samples that move together.
-        anisotropic: 3D patches of thick slices, the last axis across them: rotation, scaling and loss of resolution
-            stay within the slices.
-        mirror_axes: Axes to mirror; None is the preset's choice. A trap: where the label tells sides apart (left and
-            right kidney), the axis between them must be left out.
+        anisotropic: 3D patches of thick slices, the last axis across them: rotation, scaling and loss of
+            resolution stay within the slices.
+        mirror_axes: Axes to mirror; None is the preset's choice. A trap: where the label tells sides apart
+            (left and right kidney), the axis between them must be left out.
         spacing_mm: Of the voxels, to rotate in mm; None rotates voxels, as nnU-Net does.
 
     Raises:
         OptionError: If there is no preset of this name.
     """
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, 1, 0)[0]
-        raise OptionError(f"there is no preset of transforms {name!r}; {', '.join(PRESETS)} exist, nearest is {near!r}")
+    choose(name, PRESETS, "preset of transforms")
     if name == "none":
         return Compose([])
     build = light if name == "light" else strong
@@ -68,8 +65,9 @@ def light(
 ) -> Transform:
     """What hardly any scan would contradict: small changes of pose and of intensity. Our choice, from no paper.
 
-    Each sample: rotation within 10 degrees about each axis and scaling .9 to 1.1, probability .2 each; Gaussian noise
-    of variance 0 to .01 (.1), brightness (.15) and contrast (.15) .9 to 1.1. No mirroring unless axes are named.
+    Each sample: rotation within 10 degrees about each axis and scaling .9 to 1.1, probability .2 each;
+    Gaussian noise of variance 0 to .01 (.1), brightness (.15) and contrast (.15) .9 to 1.1. No mirroring
+    unless axes are named.
     """
     return Compose(
         [
@@ -92,22 +90,20 @@ def strong(
 ) -> Transform:
     """nnU-Net's default augmentation, with its probabilities and ranges.
 
-    Each sample, in this order: rotation within 30 degrees about each axis (180 in 2D and within thick slices, 15 for
-    2D patches more than 1.5 times as long as wide), .2; scaling .7 to 1.4, .2; Gaussian noise of variance 0 to .1, .1;
-    blur of sigma .5 to 1 voxel, drawn for each axis, .2 and then half of the channels; brightness and contrast .75 to
-    1.25, .15 each; low resolution .5 to 1, .25 and then half of the channels; gamma .7 to 1.5 of the negative, .1, and
-    of the image, .3; mirroring of each axis, .5.
+    Each sample, in this order: rotation within 30 degrees about each axis (180 in 2D and within thick slices,
+    15 for 2D patches more than 1.5 times as long as wide), .2; scaling .7 to 1.4, .2; Gaussian noise of
+    variance 0 to .1, .1; blur of sigma .5 to 1 voxel, drawn for each axis, .2 and then half of the channels;
+    brightness and contrast .75 to 1.25, .15 each; low resolution .5 to 1, .25 and then half of the channels;
+    gamma .7 to 1.5 of the negative, .1, and of the image, .3; mirroring of each axis, .5.
 
     Source: F. Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image
     segmentation", Nature Methods 18 (2021), https://doi.org/10.1038/s41592-020-01008-z, in the numbers of its
-    version 2. Deviations: mirroring is done with the other moves, before intensities change; the scaling factor
-    magnifies, where nnU-Net's is its reciprocal, of a range that is nearly its own; the number drawn for noise is its
-    variance, as published, while the released code takes it for the standard deviation.
+    version 2. Deviations: mirroring is done with the other moves, before intensities change; the scaling
+    factor magnifies, where nnU-Net's is its reciprocal, of a range that is nearly its own; the number drawn
+    for noise is its variance, as published, while the released code takes it for the standard deviation.
     """
-    if dimensions == 2:
-        degrees = 15.0 if max(patch) > 1.5 * min(patch) else 180.0
-    else:
-        degrees = 180.0 if anisotropic else 30.0
+    elongated = dimensions == 2 and max(patch) > 1.5 * min(patch)
+    degrees = 15 if elongated else 180 if dimensions == 2 or anisotropic else 30
     axes = tuple(range(dimensions)) if mirror_axes is None else mirror_axes
     in_plane = (0, 1) if anisotropic and dimensions == 3 else None
     either = Uniform(0.7, 1.5, around=1)

@@ -1,7 +1,7 @@
 """One interpolation for everything that moves: grids of source positions, and fields read at them.
 
-Positions are in voxels of the source, counted from its border: voxel `i` covers `i` to `i + 1`. Matrices (B, D, D + 1)
-take a voxel's offset from the centre of the output to an offset from a centre in the source.
+Positions are in voxels of the source, counted from its border: voxel `i` covers `i` to `i + 1`. Matrices are
+(B, D, D + 1) and take a voxel's offset from the centre of the output to an offset from a centre in the source.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ class Grid:
         return total if self.displacement is None else total + self.displacement[:, :, rows]
 
 
-def grid(
-    matrix: Tensor, shape: Sequence[int], centre: Sequence[float], displacement: Tensor | None = None
-) -> Grid:
+def grid(matrix: Tensor, shape: Sequence[int], centre: Sequence[float], displacement: Tensor | None = None) -> Grid:
     """Positions `centre + matrix (offset, 1) + displacement`.
 
     Args:
@@ -63,16 +61,18 @@ def grid(
     return Grid(terms, None if displacement is None else displacement.transpose(0, 1))
 
 
-def read_(results: Sequence[Tensor], places: Tensor, fields: Sequence[Tensor], at: Grid, padding: Padding) -> Tensor:
+def read_(
+    results: Sequence[Tensor], places: Sequence[int], fields: Sequence[Tensor], at: Grid, padding: Padding
+) -> Tensor:
     """Writes fields of one geometry, all read at the same positions, to some places of batches.
 
     Args:
         results: (N, C, *shape), written to.
-        places: (B,) samples of the results.
+        places: B samples of the results.
         fields: (B, C, *source). Floating ones are interpolated linearly, others take the nearest voxel.
         at: Where.
-        padding: Beyond the border, the edge's values or zeros (linear interpolation fades into the zeros within a
-            voxel's width).
+        padding: Beyond the border, the edge's values or zeros (linear interpolation fades into the zeros
+            within a voxel's width).
 
     Returns:
         Which positions lie in no voxel of the source, (B, *shape).
@@ -102,25 +102,26 @@ def read_(results: Sequence[Tensor], places: Tensor, fields: Sequence[Tensor], a
                     values = source[:, channel].flatten().index_select(0, index).view(positions.shape[1:])
                     if padding == "zeros":
                         values = values.masked_fill_(outside[:, rows], 0)
-                result[places, channel, rows] = values.to(result.dtype)
+                for place, value in zip(places, values, strict=True):  # slices: faster than an index
+                    result[place, channel, rows] = value
     return outside
 
 
 def _voxels(positions: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Flat index into the batch of the nearest voxel, and which positions lie in none, (B, rows, *shape[1:])."""
-    whole = positions.detach().floor()
-    voxels, samples = math.prod(sizes), whole.shape[1]
-    column = (-1, *[1] * (whole.ndim - 1))
-    inside = whole.clamp_min(0)
-    inside = torch.minimum(inside, whole.new_tensor(sizes).sub_(1).view(column), out=inside)
-    # Only 0 stays 0 as a byte; a comparison would take five times as long.
-    beyond = whole.sub_(inside).abs_().amax(0).clamp_max_(1).to(torch.uint8).view(torch.bool)
-    # Summed as floating numbers, which is faster than as integers, and exact as far as their digits reach.
-    if voxels >= 2**24:
-        inside = inside.double()
-    strides = inside.new_tensor([math.prod(sizes[axis:]) for axis in range(1, len(sizes) + 1)])
+    voxels, samples = math.prod(sizes), positions.shape[1]
+    # The index is summed in floating numbers, which is faster than in integers, as far as their digits reach.
+    index = torch.zeros_like(positions[0], dtype=positions.dtype if voxels < 2**24 else torch.float64)
+    missed = torch.zeros_like(positions[0])
+    for axis, (position, size) in enumerate(zip(positions.detach(), sizes, strict=True), start=1):
+        whole = position.floor()
+        inside = whole.clamp(0, size - 1)
+        index.add_(inside, alpha=math.prod(sizes[axis:]))
+        missed.add_(whole.sub_(inside).abs_())
+    # Only 0 stays 0 as a byte; a comparison would take several times as long.
+    beyond = missed.clamp_max_(1).to(torch.uint8).view(torch.bool)
     kind = torch.int32 if samples * voxels < 2**31 else torch.int64  # the narrow one is faster
-    index = inside.mul_(strides.view(column)).sum(0).to(kind).view(samples, -1)
+    index = index.to(kind).view(samples, -1)
     return index.add_(torch.arange(samples).to(index)[:, None] * voxels).flatten(), beyond
 
 
@@ -143,7 +144,7 @@ def _at_once(positions: Tensor, sizes: tuple[int, ...], padding: Padding) -> Lin
 def _slabs(field: Tensor, padding: Padding) -> Tensor:
     """(B, C, 2, (X - 1) * Y, Z): a volume's slabs under each other as a picture, and their next neighbours likewise.
 
-    To interpolate in 3D is to interpolate both pictures in 2D and then between the two. A view: nothing is copied.
+    To interpolate in 3D is to interpolate both pictures in 2D and then between them. A view, nothing is copied.
     """
     if padding == "zeros":
         field = F.pad(field, (1, 1) * 3)

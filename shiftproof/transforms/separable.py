@@ -1,7 +1,7 @@
 """Linear operations along one axis at a time, as matrices: blurring, resampling, splines, polynomials.
 
-An axis of a patch has tens to hundreds of voxels. A full matrix product per axis is then faster on CPU and GPU than a
-convolution with few taps or a gather, and serves all of these operations, each sample with a matrix of its own.
+An axis of a patch has tens to hundreds of voxels. A full matrix product per axis is then faster, on CPU and GPU,
+than a convolution with few taps or a gather, and serves all of these operations, each sample with its own matrix.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def along_axes(image: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Each spatial axis of (B, C, *space) multiplied by its own (B, C, n_out, n_in) matrix, C of it 1 or that of the image."""
+    """(B, C, *space) with each spatial axis multiplied by a matrix, (B, C, n_out, n_in) or (B, 1, n_out, n_in)."""
     batch, channels, *space = image.shape
     rows = image.reshape(batch * channels, *space)
     for matrix in matrices:
@@ -84,14 +84,12 @@ def cubic(position: Tensor, count: Tensor, size: int, *, sharpness: float = -0.7
 def spline(points: int, size: int) -> Tensor:
     """(size, points): a uniform cubic B-spline of `points` >= 4 coefficients, evaluated at `size` voxels.
 
-    Rows are non-negative and sum to 1. Coefficients lie `size / (points - 3)` voxels apart, one beyond each border.
+    Rows are non-negative and sum to 1. Coefficients lie `size / (points - 3)` voxels apart, one beyond either end.
     """
     position = 1 + (points - 3) * (torch.arange(size) + 0.5) / size
     low = torch.floor(position)
     t = position - low
-    weight = torch.stack(
-        [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], -1
-    )
+    weight = torch.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], -1)
     return taps(low.long()[:, None] + torch.arange(-1, 3), weight / 6, points)
 
 

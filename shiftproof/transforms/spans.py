@@ -17,8 +17,8 @@ class Uniform:
         high: Upper end.
         size: Numbers per draw, one for each axis for example; None for a single one.
         shared: All channels of a sample have the same number.
-        around: Below and above this number with equal probability, uniform on each side, so that a range such as
-            0.7 to 1.5 does not strengthen more often than it weakens.
+        around: Below and above this number with equal probability, uniform on each side, so that a range such
+            as 0.7 to 1.5 does not strengthen more often than it weakens.
     """
 
     low: float
@@ -61,7 +61,7 @@ class Seed:
     shared: bool = False
 
     def draw(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return torch.randint(2**62, shape, generator=generator)
+        return torch.randint(2**32, shape, generator=generator)  # a CPU's generator looks at no more bits
 
     def __str__(self) -> str:
         return ""

@@ -22,8 +22,9 @@ def rotation(angles: Tensor) -> Tensor:
     """Rotations (B, D, D) by degrees.
 
     Args:
-        angles: (B, 1) in 2D: from the first axis towards the second. (B, 3) in 3D: about the first, second and third
-            axis, each from the axis that follows it cyclically towards the next; the third acts first.
+        angles: (B, 1) in 2D: from the first axis towards the second. (B, 3) in 3D: about the first, second
+            and third axis, each from the axis that follows it cyclically towards the next; the third acts
+            first.
     """
     planes = [(0, 1)] if angles.shape[1] == 1 else [(1, 2), (2, 0), (0, 1)]
     dimensions = 2 if len(planes) == 1 else 3
@@ -71,32 +72,34 @@ def inverted(matrix: Tensor) -> Tensor:
 class Spatial(Transform):
     """Rotation, scaling, translation and elastic deformation in one interpolation, and exact mirroring.
 
-    Images and floating labels (soft labels, regression targets) are interpolated linearly, class indices and facts
-    such as "ignore" take the nearest voxel. Content is scaled along the axes of the source, rotated about the centre
-    of the patch, translated, deformed and mirrored, in this order.
+    Images and floating labels (soft labels, regression targets) are interpolated linearly, class indices and
+    facts such as "ignore" take the nearest voxel. Content is scaled along the axes of the source, rotated
+    about the centre of the patch, translated, mirrored and deformed, in this order.
 
-    An image larger than `patch` is cut to its central part: of a larger source (`source_patch`), rotation and scaling
-    bring in what lies around instead of what `padding` invents. Voxels that come from outside of the source are
-    marked in `extra["ignore"]`, so that nobody learns that unknown is background.
+    An image larger than `patch` is cut to its central part: of a larger source (`source_patch`), rotation and
+    scaling bring in what lies around instead of what `padding` invents. Voxels that come from outside of the
+    source are marked in `extra["ignore"]`, so that nobody learns that unknown is background.
 
     Args:
         dimensions: 2 or 3.
         patch: Size of the result; None keeps the size. Axes on which the image is smaller keep theirs.
         fields: What moves together: "image", "label", names of extras. "ignore" always goes with "label".
-        rotation: Degrees about `rotation_axes`; a span of size 3 (in 3D) draws an angle for each.
+        rotation: Degrees about `rotation_axes`; in 3D a span of size 3 draws an angle for each axis.
         rotation_axes: 3D: axes to turn about, all by default; (2,) turns within slices.
-        scale: Magnification: above 1, structures get larger. (nnU-Net's factor is the reciprocal: of the window.)
-        scale_axes: Axes that are scaled, all by default, by one factor or, with a span of size `dimensions`, each
-            by its own.
+        scale: Magnification: above 1, structures get larger (nnU-Net's factor is the reciprocal).
+        scale_axes: Axes that are scaled, all by default, by one factor or, with a span of size `dimensions`,
+            each by its own.
         translation: Voxels; a span of size `dimensions` draws one for each axis.
-        elastic: Standard deviation of the displacement of control points, in voxels. It is cut at 0.4 of the distance
-            of control points, up to which a cubic B-spline deformation cannot fold (Choi and Lee, "Injectivity
-            Conditions of 2D and 3D Uniform Cubic B-Spline Functions", Graphical Models 62 (2000)).
+        elastic: Standard deviation of the displacement of control points, in voxels. It is cut at 0.4 of the
+            distance of control points: a cubic B-spline deformation cannot fold below 0.40 in 3D and 0.48 in
+            2D (Choi and Lee, "Injectivity Conditions of 2D and 3D Uniform Cubic B-Spline Functions", Graphical
+            Models 62 (2000)).
         elastic_points: Control points an axis, at least 4; the outermost lie beyond the border.
-        mirror_axes: Axes that are mirrored, each with probability `mirror_probability`. Leave out left-right where
-            the label tells sides apart.
-        spacing_mm: Of the voxels, so that rotation turns mm rather than voxels. None: voxels, as nnU-Net does.
-        padding: What the image holds beyond its border: "border", the edge's values, or "zeros" (background, as a label).
+        mirror_axes: Axes that are mirrored, each with probability `mirror_probability`. Leave out left-right
+            where the label tells sides apart.
+        spacing_mm: Of the voxels, so that rotation turns mm. None turns voxels, as nnU-Net does.
+        padding: What the image holds beyond its border: "border", the edge's values, or "zeros" (background,
+            as a label).
         mark_outside: Whether voxels from beyond the border are ignored, where there is a label.
 
     Raises:
@@ -157,8 +160,11 @@ class Spatial(Transform):
         if self.elastic_points < 4:
             raise OptionError(f"a cubic spline needs at least 4 control points an axis, got {self.elastic_points}")
         for name in ("rotation", "scale", "translation", "elastic"):
-            chance = getattr(self, name)
-            check_probability(name, 0.0 if chance is None else chance.probability)
+            chance, width = getattr(self, name), turns if name == "rotation" else d
+            if chance is not None:
+                check_probability(name, chance.probability)
+                if chance.span.size not in (None, 1, width):
+                    raise OptionError(f"{name} draws 1 or {width} numbers in {d}D, got size {chance.span.size}")
         check_probability("mirroring", self.mirror_probability)
 
     def draw(self, samples: Samples, generator: Generator) -> Parameters:
@@ -201,7 +207,7 @@ class Spatial(Transform):
         return result
 
     def source_patch(self, patch: Sequence[int]) -> tuple[int, ...]:
-        """Size of the source from which `patch` can be cut without meeting the border (elastic deformation aside)."""
+        """As everywhere; elastic deformation is not accounted for."""
         turn = torch.zeros(1) if self.rotation is None else torch.linspace(*self.rotation.range, 25)
         count = 1 if self.dimensions == 2 else 3
         choices = [turn if axis in self.rotation_axes else torch.zeros(1) for axis in range(count)]
@@ -253,11 +259,16 @@ class Spatial(Transform):
 
     def _check_fields(self, named: dict[str, Tensor]) -> None:
         d = self.dimensions
+        if "image" in named and named["image"].ndim != d + 2:
+            raise OptionError(
+                f"a {d}D transform takes images (B, C, {'X, Y, Z'[: 3 * d - 2]}), got {tuple(named['image'].shape)}"
+            )
+        space = next(iter(named.values())).shape[-d:]
         for name, value in named.items():
-            if value.ndim <= d or value.shape[-d:] != next(iter(named.values())).shape[-d:]:
+            if value.ndim <= d or value.shape[-d:] != space:
                 raise OptionError(
-                    f"fields that move together have the same {d} spatial axes, got "
-                    f"{', '.join(f'{n} {tuple(v.shape)}' for n, v in named.items())}; leave {name!r} out of `spatial`"
+                    f"{name} of shape {tuple(value.shape)} cannot move together with {next(iter(named))} of space "
+                    f"{tuple(space)}; leave it out of the fields that move"
                 )
 
     def _applied(self, fields: list[Tensor], parameters: Parameters) -> tuple[list[Tensor], Tensor]:
@@ -275,9 +286,7 @@ class Spatial(Transform):
         if "elastic" in parameters and parameters["elastic"].any():
             raise OptionError("elastic deformation has no inverse; draw from a transform without it, or set it to 0")
         shape = fields[0].shape[-self.dimensions :]
-        return self._resampled(
-            fields, self._placement(parameters), None, [0] * self.dimensions, shape, parameters
-        )
+        return self._resampled(fields, self._placement(parameters), None, [0] * self.dimensions, shape, parameters)
 
     def _placement(self, parameters: Parameters) -> Tensor:
         angles, scale, translation = (parameters[n].double() for n in ("angles", "scale", "translation"))
@@ -303,7 +312,7 @@ class Spatial(Transform):
             centre = [a + n / 2 for a, n in zip(start, shape, strict=True)]
             bent = None if elastic is None else splines(elastic[moving].to(device, kind), tuple(shape))
             at = grid(matrix[moving].to(device, kind), shape, centre, bent)
-            places = moving.nonzero().flatten().to(device)
+            places = moving.nonzero().flatten().tolist()
             # Whatever stands between batch and space, classes or nothing, is taken for channels.
             sources = [_taken(f, places).reshape(len(places), -1, *f.shape[-d:]) for f in fields]
             views = [r.view(len(r), -1, *r.shape[-d:]) for r in results]
@@ -338,11 +347,10 @@ def _mirrored(field: Tensor, mirror: Tensor, moving: Tensor) -> Tensor:
     return result
 
 
-def _taken(field: Tensor, places: Tensor) -> Tensor:
-    """The samples at `places`, without a copy where it is one or all."""
-    if len(places) == len(field):
-        return field
-    return field[int(places)].unsqueeze(0) if len(places) == 1 else field.index_select(0, places)
+def _taken(field: Tensor, places: list[int]) -> Tensor:
+    """The samples at `places`, without a copy where they follow each other."""
+    first, last = places[0], places[-1] + 1
+    return field[first:last] if len(places) == last - first else field[places]
 
 
 def _moving(parameters: Parameters) -> Tensor:

@@ -2,12 +2,12 @@
 
 The rule of randomness, for every transform here:
 
-- `draw` takes all parameters from one generator, on the CPU, whatever device the samples are on. How many numbers it
-  takes depends on the samples' shape only, never on what was drawn.
-- Parameters have the samples along their first axis and stay on the CPU, so that deciding who is transformed never
-  waits for a GPU. A permuted batch with permuted parameters gives the permuted result.
-- Noise for every voxel is not drawn in advance: a parameter holds its seed, one for each sample and channel, and the
-  field is a function of (seed, shape, kind of device). Equal parameters give bit-equal results on one device.
+- `draw` takes all parameters from one generator, on the CPU, whatever device the samples are on. How many
+  numbers it takes depends on the samples' shape only, never on what was drawn.
+- Parameters have the samples along their first axis and stay on the CPU, so that deciding who is transformed
+  never waits for a GPU. A permuted batch with permuted parameters gives the permuted result.
+- Noise for every voxel is not drawn in advance: a parameter holds its seed, one for each sample and channel, and
+  the field is a function of (seed, shape, kind of device). On one device, equal parameters give equal bits.
 - Samples and channels that are not chosen keep their values, bit for bit, and cost nothing.
 """
 
@@ -44,6 +44,10 @@ class Transform:
     def inverse(self, samples: Samples, parameters: Parameters) -> Samples:
         """Voxels moved back to where `apply` took them from. Intensities are not restored."""
         return samples
+
+    def source_patch(self, patch: Sequence[int]) -> tuple[int, ...]:
+        """How large a source has to be cut, so that no voxel of `patch` comes from beyond its border."""
+        return tuple(patch)
 
     def describe(self) -> list[Description]:
         """One line for each random change, in the order in which they act."""
@@ -83,6 +87,11 @@ class Compose(Transform):
             samples = transform.inverse(samples, _of(position, parameters))
         return samples
 
+    def source_patch(self, patch: Sequence[int]) -> tuple[int, ...]:
+        for transform in reversed(self.transforms):
+            patch = transform.source_patch(patch)
+        return tuple(patch)
+
     def describe(self) -> list[Description]:
         return [line for transform in self.transforms for line in transform.describe()]
 
@@ -98,8 +107,8 @@ class Varied(Transform):
     Channels that a subject lacks (`extra["present"]` False) are zeros that mean nothing and stay zeros.
 
     Args:
-        operation: `operation(image, **parameters, **options)` of `intensity.py` or `acquisition.py`: acts on every
-            channel on its own, parameters (B, C) or (B, C, size).
+        operation: `operation(image, **parameters, **options)` of `intensity.py` or `acquisition.py`: acts on
+            every channel on its own, parameters (B, C) or (B, C, size).
         probability: Of a sample to be changed.
         channel_probability: Of each channel of such a sample.
         options: Arguments of the operation that are the same for all.

@@ -152,7 +152,9 @@ def test_without_labels_no_label_can_be_found(tmp_path, cohort):
 
 
 def test_leaving_one_domain_out_never_splits_a_subject(tmp_path):
-    cohort = Cohort.read(table(tmp_path, HEADER + "".join(f"{s},{s}{d}.nii,,{d}\n" for s, d in ["aA", "bA", "bB", "cB", "dC"])))
+    cohort = Cohort.read(
+        table(tmp_path, HEADER + "".join(f"{s},{s}{d}.nii,,{d}\n" for s, d in ["aA", "bA", "bB", "cB", "dC"]))
+    )
     folds = {held.domains[0]: (rest, held) for rest, held in cohort.leave_one_out()}
     assert list(folds) == ["A", "B", "C"]
     for rest, held in folds.values():
@@ -173,9 +175,7 @@ def test_classes_need_labels_toml_only_where_something_is_labelled(tmp_path):
 
 
 def test_sections_by_another_column_are_followed(tmp_path):
-    (tmp_path / "labels.toml").write_text(
-        'classes = ["b", "x", "y"]\n[default]\nx = 1\ny = 2\n[site.C]\nx = 5\n'
-    )
+    (tmp_path / "labels.toml").write_text('classes = ["b", "x", "y"]\n[default]\nx = 1\ny = 2\n[site.C]\nx = 5\n')
     path = table(tmp_path, "subject,image,label,site,scanner\na,a.nii,l,A,one\nb,b.nii,l,B,one\nc,c.nii,l,C,two\n")
     cohort = Cohort.read(path, domain="scanner")
     assert cohort.labels.annotated("one") == (True, True, True)
@@ -227,6 +227,11 @@ def test_a_changed_file_has_another_hash_even_under_the_same_name(tmp_path):
     first = hashes.of(path)
     path.write_bytes(b"two")
     assert hashes.of(path) != first
+    os.utime(path, (1e9, 1e9))
+    second = hashes.of(path)
+    path.write_bytes(b"six")
+    os.utime(path, (1e9 + 1, 1e9 + 1))
+    assert hashes.of(path) not in (first, second)
     with pytest.raises(ImageError, match="none.nii cannot be read"):
         hashes.of(tmp_path / "none.nii")
 

@@ -93,9 +93,7 @@ def test_the_same_head_in_any_orientation_is_the_same_case(scans):
     image, label = case(scans, np.eye(3))
     expected = preprocess({"image": image}, label, plan())
     for code in sorted(ORIENTATIONS):
-        done = preprocess(
-            {"image": sitk.DICOMOrient(image, code)}, sitk.DICOMOrient(label, code), plan()
-        )
+        done = preprocess({"image": sitk.DICOMOrient(image, code)}, sitk.DICOMOrient(label, code), plan())
         np.testing.assert_array_equal(done.image, expected.image)
         np.testing.assert_array_equal(done.label, expected.label)
 
@@ -160,9 +158,7 @@ def test_a_smooth_label_survives_resampling(scans, spacing, target):
 
 def test_pictures_come_back_as_pictures(tmp_path, scans):
     image, label = scans.blob((20, 22, 1), 0)
-    paths = [
-        scans.write(tmp_path / f"{name}.nii.gz", array) for name, array in {"a": image, "l": label}.items()
-    ]
+    paths = [scans.write(tmp_path / f"{name}.nii.gz", array) for name, array in {"a": image, "l": label}.items()]
     flat = [sitk.ReadImage(str(p))[:, :, 0] for p in paths]
     for one, path in zip(flat, paths, strict=True):
         sitk.WriteImage(one, str(path))

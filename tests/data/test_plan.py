@@ -13,12 +13,10 @@ from shiftproof.data.images import array_of, image_of, read_image
 from shiftproof.data.labels import LabelMap
 from shiftproof.data.plan import Plan, make_plan, preprocess
 from shiftproof.data.planning import patch_for
-from shiftproof.data.preprocess import background_of, normalised
+from shiftproof.data.preprocess import background_of, normalised, resampled_shape
 from shiftproof.errors import GeometryError, ImageError, PlanError
 
-SOUND = Plan(
-    3, "LPS", (1.0, 1.0, 1.0), ("image",), ("background", "x"), {"image": {"scheme": "zscore"}}, (16, 16, 16)
-)
+SOUND = Plan(3, "LPS", (1.0, 1.0, 1.0), ("image",), ("background", "x"), {"image": {"scheme": "zscore"}}, (16, 16, 16))
 
 
 def test_spacing_is_the_median_of_the_training_scans(tmp_path, scans):
@@ -50,7 +48,7 @@ def test_a_coarse_axis_takes_the_tenth_percentile(tmp_path, scans):
 
 @pytest.mark.parametrize(
     ("spacing", "orientation"),
-    [((1, 1, 4), "LPS"), ((1, 4, 1), "LSP"), ((4, 1, 1), "PSL"), ((1, 1, 1), "LPS"), ((1.01, 1, 1), "LPS")],
+    [((1, 1, 4), "LPS"), ((1, 4, 1), "LSP"), ((4, 1, 1), "PSL"), ((1, 1, 1), "LPS"), ((1.2, 1, 1), "LPS")],
 )
 def test_the_slice_axis_is_the_coarsest_wherever_it_lies_in_the_file(tmp_path, scans, spacing, orientation):
     image, _ = scans.blob((20, 20, 20), 0)
@@ -60,7 +58,7 @@ def test_the_slice_axis_is_the_coarsest_wherever_it_lies_in_the_file(tmp_path, s
     plan = make_plan(Cohort(pd.DataFrame({"subject": ["a"], "image": ["a.nii"], "site": ["A"]}), tmp_path))
     assert plan.orientation == orientation
     done = preprocess({"image": read_image(tmp_path / "a.nii")}, None, plan)
-    assert done.geometry.turned_spacing_mm[2] == max(spacing) or max(spacing) < 1.05
+    assert done.geometry.turned_spacing_mm[2] == max(spacing) or max(spacing) < 1.25
 
 
 def test_few_slices_are_seen_one_at_a_time(tmp_path, scans):
@@ -76,7 +74,9 @@ def test_pictures_have_no_orientation_and_are_not_resampled(tmp_path, scans):
         image, label = scans.blob((40, 36, 1), i, dtype=np.uint8)
         sitk.WriteImage(sitk.GetImageFromArray(image[..., 0].T), str(tmp_path / f"{i}.png"))
         sitk.WriteImage(sitk.GetImageFromArray(label[..., 0].T), str(tmp_path / f"{i}-l.png"))
-    table = pd.DataFrame({"subject": ["0", "1"], "image": ["0.png", "1.png"], "label": ["0-l.png", "1-l.png"], "site": "A"})
+    table = pd.DataFrame(
+        {"subject": ["0", "1"], "image": ["0.png", "1.png"], "label": ["0-l.png", "1-l.png"], "site": "A"}
+    )
     cohort = Cohort(table, tmp_path, labels=LabelMap.of_values({"body": 1, "core": 2}))
     plan = make_plan(cohort)
     assert (plan.dimensions, plan.orientation, plan.spacing_mm) == (2, "", (1.0, 1.0, None))
@@ -85,7 +85,7 @@ def test_pictures_have_no_orientation_and_are_not_resampled(tmp_path, scans):
     done = preprocess({"image": read_image(tmp_path / "0.png")}, None, plan)
     assert done.image.shape[-1] == 1
     with pytest.raises(PlanError, match="for 2D pictures, the scan has 5 slices"):
-        preprocess({"image": image_of(np.random.rand(9, 9, 5))}, None, plan)
+        preprocess({"image": image_of(np.random.default_rng(0).random((9, 9, 5)))}, None, plan)
     with pytest.raises(PlanError, match="scan is a 2D picture"):
         preprocess({"image": read_image(tmp_path / "0.png")}, None, SOUND)
     scans.write(tmp_path / "2.nii", scans.blob((9, 9, 9), 0)[0])
@@ -103,7 +103,12 @@ def test_ct_is_clipped_by_the_labelled_structures_of_the_training_scans(tmp_path
         scans.write(tmp_path / f"{i}.nii", image)
         scans.write(tmp_path / f"{i}-l.nii", label)
     table = pd.DataFrame(
-        {"subject": list("012"), "image:CT": [f"{i}.nii" for i in range(3)], "label": [f"{i}-l.nii" for i in range(3)], "site": "A"}
+        {
+            "subject": list("012"),
+            "image:CT": [f"{i}.nii" for i in range(3)],
+            "label": [f"{i}-l.nii" for i in range(3)],
+            "site": "A",
+        }
     )
     cohort = Cohort(table, tmp_path, labels=LabelMap.of_values({"body": 1, "core": 2}))
     rule = make_plan(cohort).normalisation["CT"]
@@ -189,6 +194,7 @@ def test_resampling_keeps_the_edges_and_says_where_it_went(scans):
     x, y, z = geometry.cropped
     assert geometry.shape == (round(x / 2), y, z)  # within a thousandth counts as equal
     assert geometry.case_spacing_mm[0] == x / geometry.shape[0]
+    assert resampled_shape((4000, 4000, 3), (1, 1, 5), (1.0009, 1.0011, None)) == (4000, 3996, 3)
 
 
 def test_clip_rule_is_the_formula():

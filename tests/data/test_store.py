@@ -15,12 +15,12 @@ import time
 import numpy as np
 import pytest
 
-from shiftproof.data import store as stores
+from shiftproof.data.building import build, centres_of, is_complete
 from shiftproof.data.cohort import Cohort
 from shiftproof.data.images import array_of, read_image
 from shiftproof.data.labels import LabelMap
 from shiftproof.data.plan import make_plan
-from shiftproof.data.store import IGNORE, Store, centres_of, is_complete
+from shiftproof.data.store import IGNORE, Store
 from shiftproof.errors import GeometryError, LabelError, PlanError, ShiftproofError, StorageError
 
 
@@ -116,7 +116,11 @@ def test_an_error_names_the_subject_even_from_a_worker(tmp_path, cohort, scans):
 
 def test_ignored_voxels_and_missing_structures_are_kept_apart(tmp_path, scans):
     meaning = LabelMap.from_dict(
-        {"classes": ["background", "body", "core"], "default": {"body": 1, "core": 2}, "site": {"B": {"body": 1, "ignore": 2}}}
+        {
+            "classes": ["background", "body", "core"],
+            "default": {"body": 1, "core": 2},
+            "site": {"B": {"body": 1, "ignore": 2}},
+        }
     )
     cohort = scans.make_cohort(tmp_path, labels=meaning)
     a, b = (Store(tmp_path / "store").prepare(cohort, make_plan(cohort))[i] for i in (0, 3))
@@ -162,7 +166,6 @@ def test_a_damaged_entry_is_built_again(tmp_path, cohort, damage):
         abandoned.mkdir()
         os.utime(abandoned, (0, 0))
     assert not is_complete(case.folder)
-    stores._mapped.cache_clear()
     again = store.prepare(cohort, plan)[0]
     np.testing.assert_array_equal(again.image, expected)
     assert is_complete(case.folder)
@@ -177,9 +180,9 @@ def test_a_killed_builder_leaves_nothing_that_counts(tmp_path, cohort):
     code = f"""
 import os, signal, sys
 import numpy as np
-from shiftproof.data import store as stores
 from shiftproof.data.cohort import Cohort
 from shiftproof.data.plan import Plan
+from shiftproof.data.store import Store
 save, left = np.save, [int(sys.argv[1])]
 def dying(*arguments):
     left[0] -= 1
@@ -190,7 +193,7 @@ def dying(*arguments):
     save(*arguments)
 np.save = dying
 cohort = Cohort.read({str(cohort.root / "table.csv")!r})
-stores.Store({str(tmp_path / "store")!r}).prepare(cohort, Plan.read({str(tmp_path / "plan.json")!r}))
+Store({str(tmp_path / "store")!r}).prepare(cohort, Plan.read({str(tmp_path / "plan.json")!r}))
 """
     for files in (0, 3, 4):
         done = subprocess.run([sys.executable, "-c", code, str(files)], capture_output=True)
@@ -212,7 +215,9 @@ def test_abandoned_work_is_swept_and_fresh_work_is_not(tmp_path, cohort):
     assert [p.rsplit("/", 1)[1] for p in leftovers(store)] == [".tmp-fresh"]
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError("5 requested and 3 written")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), OSError("5 requested and 3 written")]
+)
 def test_a_full_disk_is_a_storage_error_and_leaves_no_entry(tmp_path, cohort, monkeypatch, error):
     store, plan = Store(tmp_path / "store"), make_plan(cohort)
     kept = store.prepare(cohort.of_subjects(["A0"]), plan)[0].folder
@@ -263,7 +268,7 @@ def test_a_builder_that_comes_second_keeps_the_first_ones_work(tmp_path, cohort)
     row = next(cohort.rows())
     case = store.prepare(cohort.of_subjects([row.subject]), plan)[0]
     inode = (case.folder / "image.npy").stat().st_ino
-    stores.build(row, cohort.labels, plan, case.folder, case.key)
+    build(row, cohort.labels, plan, case.folder, case.key)
     assert (case.folder / "image.npy").stat().st_ino == inode
     assert not leftovers(store)
 

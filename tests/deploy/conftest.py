@@ -30,7 +30,7 @@ def plan(**changes: Any) -> Plan:
         "spacing_mm": (1.0, 1.0, 1.0),
         "channels": channels,
         "classes": ("background", "disc", "ring"),
-        "normalisation": {c: AS_STORED for c in channels},
+        "normalisation": dict.fromkeys(channels, AS_STORED),
         "patch": (8, 8, 8),
         **changes,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -41,20 +42,22 @@ def _of(trained: tuple, plan: Any) -> tuple:
 @pytest.mark.parametrize("name", list(catalogue.METHODS))
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_a_loaded_model_predicts_the_same_bits(name: str, dimensions: int, tmp_path: Path, tiny: Any) -> None:
-    plan = tiny.plan(dimensions=dimensions, patch=(8,) * dimensions, spacing_mm=(1.0, 1.0, 1.0 if dimensions == 3 else None))
+    spacing = (1.0, 1.0, 1.0 if dimensions == 3 else None)
+    plan = tiny.plan(dimensions=dimensions, patch=(8,) * dimensions, spacing_mm=spacing)
     method, recipe, setting = tiny.trained(name, plan, seed=3)
     save_model(tmp_path / "model", method, recipe, plan, setting)
     found = load_model(tmp_path / "model", device="cpu")
     samples = Samples(torch.randn(2, 1, *(8,) * dimensions))
     with torch.no_grad():
-        assert torch.equal(found.task.scores(found.predict(samples)), method.task.scores(method.eval().predict(samples)))
+        mine, theirs = found.predict(samples), method.eval().predict(samples)
+    assert torch.equal(found.task.scores(mine), method.task.scores(theirs))
     assert found.plan == plan
     assert found.recipe == recipe
     assert found.setting == setting
     assert found.method is not None
-    state, theirs = method.state_dict(), found.method.state_dict()
-    assert state.keys() == theirs.keys()
-    assert all(torch.equal(state[key], theirs[key]) for key in state)
+    state, loaded = method.state_dict(), found.method.state_dict()
+    assert state.keys() == loaded.keys()
+    assert all(torch.equal(state[key], loaded[key]) for key in state)
     assert not found.method.training
 
 
@@ -288,8 +291,9 @@ def test_the_hash_follows_what_predictions_depend_on(saved: Path, tmp_path: Path
 def test_another_row_with_the_same_training_predicts_its_own_way(saved: Path) -> None:
     model = load_model(saved)
     assert model.recipe is not None
-    row = Recipe("adapts", network=dict(model.recipe.network), test_time="tent", test_time_options={"rate": 0.5, "steps": 2})
-    adapting = model.with_recipe(row)
+    adapting = model.with_recipe(
+        dataclasses.replace(model.recipe, name="x", test_time="tent", test_time_options={"rate": 0.5, "steps": 2})
+    )
     samples = Samples(torch.randn(1, 1, 8, 8, 8))
     plain, adapted = (m.task.scores(m.predict(samples)) for m in (model, adapting))
     assert not torch.equal(plain, adapted)

@@ -162,7 +162,7 @@ def test_a_missing_prediction_is_none_where_no_name_is_left_over(tmp_path: Path)
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (("p1.nii.gz", "q2.nii.gz", "q3.nii.gz"), "no prediction for p 2; files that fit no scan: q2.nii.gz, q3.nii.gz"),
+        (("p1.nii.gz", "q.nii.gz", "r.nii.gz"), "no prediction for p 2; files that fit no scan: q.nii.gz, r.nii.gz"),
         ((), "no prediction for p1, p 2; files that fit no scan: none"),
         (("p1.nii.gz", "p1.nrrd"), "several files of one name: p1.nii.gz, p1.nrrd"),
     ],

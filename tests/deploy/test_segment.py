@@ -45,7 +45,7 @@ AFFINES = {
     "left-handed": affine(np.diag([1.0, -1.0, 1.0]), (1.0, 1.0, 1.0)),
     "permuted": affine(np.eye(3)[:, [2, 0, 1]], (1.0, 1.0, 1.0)),
     "oblique": affine(turned(0.2, -0.3, 0.4), (1.0, 1.0, 1.0)),
-    "oblique, permuted, flipped": affine((turned(0.1, 0.3, -0.2) @ np.diag([1.0, -1.0, 1.0]))[:, [1, 2, 0]], (1.0, 1.0, 1.0)),
+    "oblique, permuted, flipped": affine((turned(0.1, 0.3, -0.2) * [1, -1, 1])[:, [1, 2, 0]], (1.0, 1.0, 1.0)),
     "anisotropic": affine(np.eye(3), (0.7, 0.9, 3.3)),
     "oblique, anisotropic": affine(turned(-0.25, 0.1, 0.3)[:, [2, 1, 0]], (2.6, 0.8, 1.1)),
 }
@@ -124,9 +124,9 @@ def test_streaming_gives_what_whole_volumes_give(
     prepared = preprocess({"image": read_image(path)}, None, plan)
     with torch.no_grad():
         scores = volume_scores(lambda s: method.eval()(s), torch.from_numpy(prepared.image), window=patch)
-        whole = F.interpolate(
-            scores[None], size=prepared.geometry.cropped, mode="trilinear", align_corners=False
-        )[0].double()
+        whole = F.interpolate(scores[None], size=prepared.geometry.cropped, mode="trilinear", align_corners=False)[
+            0
+        ].double()
     best = whole.topk(2, dim=0).values
     clear = (best[0] - best[1] > 1e-4).numpy()
     assert clear.mean() > 0.99

@@ -46,9 +46,7 @@ def references(rows: list[str]) -> dict:
     return {
         "source-only": plain,
         "pooled": {r: "erm/strong" for r in strong if "erm/strong" in rows},
-        "target-supervised": {
-            r: "target-supervised/strong" for r in strong if "target-supervised/strong" in rows
-        },
+        "target-supervised": {r: "target-supervised/strong" for r in strong if "target-supervised/strong" in rows},
     }
 
 
@@ -67,13 +65,7 @@ def score_rows(
                 for i in range(n):
                     for k, structure in enumerate(STRUCTURES):
                         drop = hard[site] * (0.2 if row.startswith("target") else 1)
-                        dice = (
-                            levels[row]
-                            - drop
-                            + subject_effect[site, i]
-                            + 0.03 * (k - 1)
-                            + random.normal(0, 0.012)
-                        )
+                        dice = levels[row] - drop + subject_effect[site, i] + 0.03 * (k - 1) + random.normal(0, 0.012)
                         dice = float(np.clip(dice, 0.05, 0.99))
                         status = "ok"
                         if (row, site, i, k) in {
@@ -110,9 +102,7 @@ def head(site: int, subject: int, shape: tuple[int, int, int] = (40, 48, 28)) ->
     label[radius < 0.95], label[radius < 0.88], label[radius < 0.68] = 1, 2, 3
     label[ventricle < 1] = 1
     signal = np.array([[20, 60, 320, 480], [20, 500, 360, 250], [10, 90, 240, 420]])[site % 3]
-    image = (
-        signal[label] * (1 + 0.2 * y) + random.normal(0, 22, shape) + 90 * ((radius > 1.02) & (radius < 1.12))
-    )
+    image = signal[label] * (1 + 0.2 * y) + random.normal(0, 22, shape) + 90 * ((radius > 1.02) & (radius < 1.12))
     angle = 0.12 + 0.1 * site
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     flip = np.diag([-1, 1, 1]) if site % 2 else np.eye(3)
@@ -204,9 +194,7 @@ def write_study(
                 place = {"row": called(row), "held_out": called(site), "seed": seed}
                 if (row, site, seed) in failed:
                     error = "loss dice+ce is not finite at step 12; lower the learning rate"
-                    (folder / "cell.json").write_text(
-                        json.dumps({"status": "failed", "error": error, **place})
-                    )
+                    (folder / "cell.json").write_text(json.dumps({"status": "failed", "error": error, **place}))
                     continue
                 run = f"runs/{slug(row)}-{slug(site)}-{seed}"
                 own = table[(table["row"] == row) & (table["held_out"] == site) & (table["seed"] == seed)]
@@ -228,7 +216,7 @@ def write_study(
                             "parameters": 118_000,
                             **place,
                         }
-                    )  # fmt: skip
+                    )
                 )
                 if records:
                     write_record(root / run, row, seed, value)
@@ -263,12 +251,33 @@ def write_record(run: Path, row: str, seed: int, value: float) -> None:
         file.write('{"step": 410, "seco')  # killed here
 
 
+@pytest.fixture(scope="session")
+def usual_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study without options, for tests that change nothing in it."""
+    return write_study(tmp_path_factory.mktemp("usual") / "study")
+
+
+@pytest.fixture(scope="session")
+def usual(usual_study: Path) -> dict:
+    """Its summary; for reading."""
+    from shiftproof.report import summary
+
+    return summary(usual_study)
+
+
 @pytest.fixture
 def make_study(tmp_path: Path) -> Callable[..., Path]:
     def made(name: str = "study", **options: object) -> Path:
         return write_study(tmp_path / name, **options)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def illustrated_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with images and a failed cell."""
+    root = tmp_path_factory.mktemp("illustrated") / "study"
+    return write_study(root, images=True, n=3, sites=["A", "B"], failed=[("mldg/strong", "B", 1)])
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from shiftproof.statistics import gap_closed, holm, interval, paired
 
 
 @pytest.fixture
-def found(make_study):
-    return summary(make_study())
+def found(usual):
+    return usual
 
 
 def subject_scores(rows: pd.DataFrame, row: str) -> pd.Series:
@@ -34,17 +34,17 @@ def of(found: dict, row: str) -> dict:
 
 @pytest.fixture
 def rows(make_rows):
-    from pathlib import Path
-
-    conftest = Path(__file__).with_name("conftest.py").read_text()
-    assert "random = np.random.default_rng(7)" in conftest  # the drawn scores below are those of the study
-    return make_rows(["erm/none", "erm/strong", "dann/strong", "mldg/strong", "target-supervised/strong"], ["A", "B", "C"], [0, 1], 10)
+    """The scores that the study of `found` was written from."""
+    names = ["erm/none", "erm/strong", "dann/strong", "mldg/strong", "target-supervised/strong"]
+    return make_rows(names, ["A", "B", "C"], [0, 1], 10)
 
 
 def test_means_are_over_subjects(found, rows):
     expected = interval(subject_scores(rows, "erm/strong"))
     overall = of(found, "erm/strong")["overall"]
-    assert (overall["mean"], overall["low"], overall["high"]) == pytest.approx((expected.mean, expected.low, expected.high))
+    assert (overall["mean"], overall["low"], overall["high"]) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
+    )
     assert overall["n"] == 30
     here = subject_scores(rows[rows["held_out"] == "B"], "erm/strong")
     assert of(found, "erm/strong")["domains"]["B"]["mean"] == pytest.approx(here.mean())
@@ -86,7 +86,7 @@ def test_gap_closed_is_against_source_only_and_the_bound(found, rows):
 
 def test_failures_are_counted_once_a_structure(found):
     failures = of(found, "erm/none")["failures"]
-    # 3 sites x 10 subjects x 3 structures x 2 seeds; one subject's structure is missed and one's is empty, in both seeds.
+    # 3 sites x 10 subjects x 3 structures x 2 seeds; in both seeds a structure is missed and one is empty.
     assert failures == {"scored": 180, "missed": 2, "spurious": 0, "both empty": 2}
 
 
@@ -172,8 +172,10 @@ def test_terminal_table_has_a_cell_for_each_column(found):
     assert len({len(columns), *(len(line) for line in lines)}) == 1
     line = next(line for line in lines if line[0] == "dann/strong *")
     overall = of(found, "dann/strong")["overall"]
-    assert line[columns.index("all")] == f"{overall['mean']:.3f} [{overall['low']:.3f}, {overall['high']:.3f}]"
-    assert line[columns.index("gap closed")].startswith(f"{100 * of(found, 'dann/strong')['gap_closed']['value']:.0f} %")
+    assert line[columns.index("all (n = 30)")] == f"{overall['mean']:.3f} [{overall['low']:.3f}, {overall['high']:.3f}]"
+    assert line[columns.index("gap closed")].startswith(
+        f"{100 * of(found, 'dann/strong')['gap_closed']['value']:.0f} %"
+    )
 
 
 def test_a_folder_of_something_else_is_named(tmp_path):

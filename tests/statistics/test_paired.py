@@ -31,7 +31,13 @@ def test_reference_data_gives_the_printed_numbers():
 
 @pytest.mark.parametrize(
     ("test", "p", "digits"),
-    [("auto", 0.000620, 6), ("permutation", 0.000620, 6), ("wilcoxon", 0.000488, 6), ("t", 0.000428, 6), ("sign", 0.0118, 4)],
+    [
+        ("auto", 0.000620, 6),
+        ("permutation", 0.000620, 6),
+        ("wilcoxon", 0.000488, 6),
+        ("t", 0.000428, 6),
+        ("sign", 0.0118, 4),
+    ],
 )
 def test_reference_data_gives_the_printed_p(test, p, digits):
     assert round(paired(A, B, test=test).p, digits) == p

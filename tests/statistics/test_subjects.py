@@ -14,7 +14,9 @@ COLUMNS = ["row", "held_out", "seed", "subject", "domain", "structure", "metric"
 
 def rows(*lines: tuple[int, str, str, float]) -> pd.DataFrame:
     """From seed, subject, structure and value."""
-    return pd.DataFrame([("erm", "A", seed, who, "A", what, "dice", v) for seed, who, what, v in lines], columns=COLUMNS)
+    return pd.DataFrame(
+        [("erm", "A", seed, who, "A", what, "dice", v) for seed, who, what, v in lines], columns=COLUMNS
+    )
 
 
 def test_seeds_are_averaged_after_structures():

@@ -35,9 +35,7 @@ def blended_by_hand(network: nn.Module, image: torch.Tensor, window: tuple[int, 
     total = count = 0.0
     centre = [(n - 1) / 2 for n in window]
     grid = np.meshgrid(*(np.arange(n) for n in window), indexing="ij")
-    weight = np.exp(
-        sum(-0.5 * ((g - c) / (n / 8)) ** 2 for g, c, n in zip(grid, centre, window, strict=True))
-    )
+    weight = np.exp(sum(-0.5 * ((g - c) / (n / 8)) ** 2 for g, c, n in zip(grid, centre, window, strict=True)))
     weight = np.maximum(weight / weight.max(), 1e-3)
     for corner in itertools.product(*starts):
         box = tuple(slice(c, c + w) for c, w in zip(corner, window, strict=True))
@@ -189,9 +187,7 @@ def test_filling_up_splits_the_rest_with_the_larger_part_behind() -> None:
 @pytest.mark.parametrize(("overlap", "batch"), [(1.0, 4), (-0.1, 4), (0.5, 0)])
 def test_options_out_of_range_are_refused(overlap: float, batch: int) -> None:
     with pytest.raises(OptionError, match="overlap by a share"):
-        volume_scores(
-            lambda s: s.image, torch.zeros(1, 4, 4, 4), window=(2, 2, 2), overlap=overlap, batch=batch
-        )
+        volume_scores(lambda s: s.image, torch.zeros(1, 4, 4, 4), window=(2, 2, 2), overlap=overlap, batch=batch)
 
 
 def test_what_is_held_does_not_grow_with_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:

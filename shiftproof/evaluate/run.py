@@ -1,62 +1,33 @@
-"""Rows for any prediction: subject, domain, structure, metric, value."""
+"""A model, or predictions of any origin, on a labelled cohort."""
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
 import SimpleITK as sitk
 
-from . import errors
-from .data.cohort import Cohort, Row
-from .data.images import array_of, compare_geometry, read_image
-from .data.labels import IGNORE, LabelMap, whole_numbers
-from .data.plan import Plan
-from .deploy.manifest import kind_of
-from .deploy.matching import Key, find_predictions, key_of
-from .deploy.model import Model, load_model
-from .deploy.predictor import predict_scans
-from .deploy.scans import of_cohort
-from .deploy.segment import label_of as predicted_label
-from .deploy.torchscript import load_torchscript
-from .errors import CohortError, GeometryError, LabelError, OptionError, ShiftproofError
-from .files import replacing, write_json
-from .metrics.segmentation import measure
-from .names import choose
-from .versions import versions
+from .. import errors
+from ..catalogue import choose
+from ..data.cohort import Cohort, Row
+from ..data.plan import Plan
+from ..deploy.matching import Key, find_predictions, key_of
+from ..deploy.model import Model, load_model
+from ..deploy.predictor import predict_scans
+from ..deploy.scans import of_cohort
+from ..deploy.segment import label_of as predicted_label
+from ..deploy.torchscript import load_torchscript
+from ..errors import CohortError, LabelError, OptionError, ShiftproofError
+from ..files import replacing, write_json
+from ..versions import versions
+from .rows import Failure, Update, Values, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Values = Literal["indices", "cohort"]
 Missing = Literal["report", "missed"]
-Update = Callable[[int, int, str], None]
-LabelOf = Callable[[Row], sitk.Image | Path | None]
-"""From a scan to its predicted label, or to the file that holds it; None: nothing was predicted."""
-
-COLUMNS = ("subject", "domain", "structure", "metric", "value", "status")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A scan without a score.
-
-    Args:
-        subject: Whose.
-        path: The file that is to blame, as far as known.
-        kind: Type of the error.
-        message: What came, what was expected, what would work.
-    """
-
-    subject: str
-    path: str
-    kind: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -74,147 +45,6 @@ class Evaluation:
     failures: list[Failure] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     out: Path | None = None
-
-
-def rows_of(
-    label_of: LabelOf,
-    cohort: Cohort,
-    *,
-    tolerance_mm: float = 2.0,
-    values: Values = "indices",
-    failures: list[Failure] | None = None,
-    workers: int = 1,
-    progress: Update | None = None,
-) -> pd.DataFrame:
-    """Every metric of every labelled scan, measured on the grid of its label.
-
-    Structures that a domain does not annotate have no rows, and ignored voxels count for nothing. Where
-    `label_of` gives None, everything that the label has counts as missed.
-
-    Args:
-        label_of: Called once for each scan, in order, from this thread.
-        cohort: With labels and their meaning; unlabelled scans are passed over.
-        tolerance_mm: Of the surface Dice.
-        values: What predictions hold: "indices" of the cohort's classes, or the values that the "cohort"
-            itself has in the labels of the scan's domain.
-        failures: Where scans that cannot be scored are listed; None raises the first error.
-        workers: Threads that measure, while further predictions are made.
-        progress: Called with scans done, scans in total and the subject that is next.
-
-    Returns:
-        Columns `COLUMNS`, in the order of the cohort.
-
-    Raises:
-        GeometryError: If a prediction does not share its label's grid, and by how much it is off.
-        LabelError: If a value of a prediction or a label has no meaning.
-    """
-    import pandas as pd
-
-    choose(values, get_args(Values), "meaning of predicted values")
-    classes, labels = cohort.classes, cohort.labels
-    rows = [row for row in cohort.rows() if row.label is not None]
-    if labels is None or not rows:
-        raise CohortError(f"{cohort.root} has no labelled scan to score against; fill the table's label column")
-
-    def scored(row: Row, predicted: sitk.Image | Path | None) -> list[dict[str, Any]]:
-        found = scores(row, predicted, labels, classes, tolerance_mm, values)
-        return [{"subject": row.subject, "domain": row.domain, **line} for line in found]
-
-    lines: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(workers) as threads:
-        done = 0
-        for row, result in _ahead(rows, label_of, scored, threads, 2 * workers):
-            if progress is not None:
-                progress(done, len(rows), row.subject)
-            try:
-                lines += result.result()
-            except ShiftproofError as error:
-                if failures is None:
-                    raise
-                path = next((p for p in row.images.values() if p is not None), "")
-                failures.append(Failure(row.subject, str(path), kind_of(error), str(error)))
-            done += 1
-    if progress is not None:
-        progress(done, len(rows), "")
-    return pd.DataFrame(lines, columns=list(COLUMNS))
-
-
-def _ahead(
-    rows: Sequence[Row],
-    label_of: LabelOf,
-    scored: Callable[..., Any],
-    threads: ThreadPoolExecutor,
-    limit: int,
-) -> Iterator[tuple[Row, Future[Any]]]:
-    """Predictions are made here, one by one, and measured in threads; few wait: each is a volume."""
-    waiting: collections.deque[tuple[Row, Future[Any]]] = collections.deque()
-    for row in rows:
-        try:
-            result = threads.submit(scored, row, label_of(row))
-        except ShiftproofError as error:
-            result = Future()
-            result.set_exception(error)
-        waiting.append((row, result))
-        if len(waiting) >= limit:
-            yield waiting.popleft()
-    yield from waiting
-
-
-def scores(
-    row: Row,
-    predicted: sitk.Image | Path | None,
-    labels: LabelMap,
-    classes: Sequence[str],
-    tolerance_mm: float,
-    values: Values,
-) -> list[Any]:
-    """The rows of one scan, without its name."""
-    assert row.label is not None
-    image = read_image(row.label)
-    label = labels.encode(array_of(image), row.domain, name=str(row.label))
-    if predicted is None:
-        prediction = np.zeros(label.shape, np.uint8)
-    else:
-        name = str(predicted) if isinstance(predicted, str | Path) else f"the prediction for {row.subject}"
-        other = read_image(predicted) if isinstance(predicted, str | Path) else predicted
-        difference = compare_geometry(other, image)
-        if difference:
-            raise GeometryError(
-                f"{name} and {row.label} do not share a grid: {difference}; "
-                "resample the prediction to the label by nearest neighbour, or predict in the scan's geometry"
-            )
-        prediction = _indices(array_of(other), name, row.domain, labels, classes, values)
-    known = label != IGNORE
-    return measure(
-        prediction,
-        np.where(known, label, 0),
-        classes=classes,
-        spacing_mm=image.GetSpacing(),
-        annotated=labels.annotated(row.domain),
-        ignore=None if known.all() else ~known,
-        tolerance_mm=tolerance_mm,
-    )
-
-
-def _indices(
-    array: np.ndarray, name: str, domain: str, labels: LabelMap, classes: Sequence[str], values: Values
-) -> np.ndarray:
-    if values == "cohort":
-        encoded = labels.encode(array, domain, name=name)
-        # To say nothing is no prediction: it counts as background.
-        return np.where(encoded == IGNORE, 0, encoded)
-    array = whole_numbers(array, name)
-    wrong = np.unique(array[(array < 0) | (array >= len(classes))])
-    if len(wrong):
-        meant = ", ".join(f"{i} {c}" for i, c in enumerate(classes))
-        raise LabelError(
-            f"{name} has the values {', '.join(map(str, wrong[:8]))}, expected class indices ({meant}); "
-            "use --values cohort if it holds the values of the cohort's own labels"
-        )
-    return array.astype(np.uint8)
-
-
-# A model, or predictions of any origin --------------------------------------------------------------------
 
 
 def evaluate(
@@ -346,7 +176,7 @@ def write(found: Evaluation, out: Path, cohort: Cohort, files: Mapping[Key, Path
     """Rows, which scan has which prediction, the cohort with the meaning of its labels, facts and the page."""
     import pandas as pd
 
-    from .report import evaluation_report
+    from ..report import evaluation_report
 
     subjects = [
         {
@@ -358,9 +188,9 @@ def write(found: Evaluation, out: Path, cohort: Cohort, files: Mapping[Key, Path
         }
         for row in cohort.rows()
     ]
-    for name, table in {"rows.csv": found.rows, "subjects.csv": pd.DataFrame(subjects)}.items():
-        with replacing(out / name) as path:
-            table.to_csv(path, index=False)
+    for name, rows in {"rows.csv": found.rows, "subjects.csv": pd.DataFrame(subjects)}.items():
+        with replacing(out / name) as temporary:
+            rows.to_csv(temporary, index=False)
     table = cohort.write(out / "cohort" / "table.csv")
     write_json(out / "evaluation.json", {**found.facts, "cohort": str(table.absolute())})
     evaluation_report(out)
