@@ -83,9 +83,14 @@ class Trainer:
         choose(self.selection, SELECTIONS, "selection rule")
         choose(self.precision, ("float32", "bf16"), "precision")
         choose(self.device, ("auto", "cpu", "cuda"), "device")
-        for name in ("steps", "batch", "validate_every"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("steps", "batch", "validate_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} must be at least 1, got {value}")
+        for name in ("rate", "seconds", "clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise OptionError(f"{name} must be a number above 0, got {value}")
 
     def fit(
         self,

@@ -22,6 +22,7 @@ from shiftproof.errors import CohortError, GeometryError, LabelError, ModelError
 from shiftproof.evaluate import COLUMNS, Failure, evaluate, rows_of
 from shiftproof.methods.method import Setting
 from shiftproof.recipe import Recipe, build
+from shiftproof.report import evaluation_report
 from shiftproof.tasks.segmentation import Segmentation
 
 SHAPE = (12, 11, 10)
@@ -230,7 +231,7 @@ def test_a_folder_of_predictions_is_scored_and_reported(cohort: Cohort, tmp_path
     subjects = pd.read_csv(tmp_path / "out" / "subjects.csv")
     assert list(subjects["prediction"]) == [str(folder / f"{s}1.nii.gz") for s in "ABC"]
     assert Cohort.read(Path(facts["cohort"])).labels == cohort.labels
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = evaluation_report(tmp_path / "out").read_text(encoding="utf-8")
     assert "0.75" in page
     assert "<html" in page
 
@@ -280,7 +281,7 @@ def test_a_model_is_scored_on_raw_scans(written: bool, cohort: Cohort, tmp_path:
     dice = found.rows[found.rows["metric"] == "dice"]
     assert (dice["value"] == 1).all()
     assert len(dice) == 5
-    assert (tmp_path / "out" / "report.html").exists() == written
+    assert (tmp_path / "out" / "rows.csv").exists() == written
 
 
 def test_a_scan_that_a_model_cannot_read_is_reported(cohort: Cohort, tmp_path: Path) -> None:

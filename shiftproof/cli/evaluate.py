@@ -30,6 +30,7 @@ def evaluate(
     """Score a model or a folder of predictions on a labelled cohort, by domain."""
     from ..data.cohort import Cohort
     from ..evaluate import evaluate as run
+    from ..report import evaluation_report
     from .outcome import print_outcome
     from .show import bar, tell
 
@@ -41,6 +42,7 @@ def evaluate(
             missing=missing,  # type: ignore[arg-type]
             out=folder, tolerance_mm=tolerance_mm, device=device, progress=update,
         )  # fmt: skip
+    evaluation_report(folder)
     for failure in found.failures:
         tell(f"not scored: {failure.subject}: {failure.message}")
     print_outcome(folder, json=json)

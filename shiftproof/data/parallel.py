@@ -12,6 +12,8 @@ from ..errors import ShiftproofError
 
 Result = TypeVar("Result")
 
+_preloaded: dict[str, None] = dict.fromkeys(["SimpleITK", "shiftproof.data.preprocess"])
+
 
 def run(
     function: Callable[..., Result],
@@ -68,7 +70,9 @@ def processes(*modules: str) -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["SimpleITK", "shiftproof.data.preprocess", *modules])
+    # There is one server for all; what an earlier call asked for stays.
+    _preloaded.update(dict.fromkeys(modules))
+    context.set_forkserver_preload(list(_preloaded))
     return context
 
 

@@ -38,7 +38,7 @@ class Evaluation:
         rows: Columns `COLUMNS`; a line for each subject, annotated structure and metric.
         failures: Scans that could not be scored; no mean contains them.
         facts: What was scored and how: the content of `evaluation.json`.
-        out: Folder of `rows.csv`, `evaluation.json` and `report.html`; None if nothing was written.
+        out: Folder of `rows.csv` and `evaluation.json`; None if nothing was written.
     """
 
     rows: pd.DataFrame
@@ -73,7 +73,7 @@ def evaluate(
         values: See `rows_of`; for `predictions`.
         missing: "report": a scan without prediction is listed as a failure and no mean contains it; "missed":
             all its structures count as missed.
-        out: Folder for `rows.csv`, `evaluation.json`, `report.html` and the predictions of a model; the same
+        out: Folder for `rows.csv`, `evaluation.json` and the predictions of a model; the same
             call continues after an interruption.
         tolerance_mm: Of the surface Dice.
         device: "cpu", "cuda" or "auto".
@@ -173,10 +173,8 @@ def load(model: Path, plan: Path | Plan | None, *, device: str) -> Model:
 
 
 def write(found: Evaluation, out: Path, cohort: Cohort, files: Mapping[Key, Path | ShiftproofError]) -> None:
-    """Rows, which scan has which prediction, the cohort with the meaning of its labels, facts and the page."""
+    """Rows, which scan has which prediction, the cohort with the meaning of its labels, and facts."""
     import pandas as pd
-
-    from ..report import evaluation_report
 
     subjects = [
         {
@@ -193,7 +191,6 @@ def write(found: Evaluation, out: Path, cohort: Cohort, files: Mapping[Key, Path
             rows.to_csv(temporary, index=False)
     table = cohort.write(out / "cohort" / "table.csv")
     write_json(out / "evaluation.json", {**found.facts, "cohort": str(table.absolute())})
-    evaluation_report(out)
 
 
 def _of_folder(folder: Path, cohort: Cohort) -> dict[Key, Path | ShiftproofError]:
