@@ -163,7 +163,10 @@ def stages(folder: Path, *, steps: int = 240) -> list[Stage]:
             + ["--steps", str(steps), "--validate-every", str(steps // 4)],
             ("main", "group"),  # it has no others
         ),
-        Stage("study", [*shiftproof, "study", str(cohort), "--recipes", str(rows), "--hold-out", "B,C", *plain, *short]),
+        Stage(
+            "study",
+            [*shiftproof, "study", str(cohort), "--recipes", str(rows), "--hold-out", "B,C", *plain, *short],
+        ),
     ]
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomli_w
 import torch
 
 from . import catalogue
-from .data.cohort import Cohort
 from .data.plan import Plan
-from .data.sampling import Feed, Patches
+from .data.sampling import Batches, Feed, Patches
 from .data.splits import Split
 from .data.store import Case, Store
 from .deploy.model import save_model
-from .errors import OptionError
+from .errors import MethodError, OptionError
 from .files import write_text
 from .methods.method import Method, Setting
 from .names import choose
@@ -53,18 +53,7 @@ class Experiment:
         return build(self.recipe, self.plan, self.setting, seed=self.trainer.seed)
 
     def transform(self) -> Callable[..., Any]:
-        plan = self.plan
-        spacing = [s for s in plan.spacing_mm[: plan.dimensions] if s is not None]
-        return preset(
-            self.recipe.transforms,
-            dimensions=plan.dimensions,
-            patch=plan.patch,
-            spatial=("image", "label", "ignore"),
-            # nnU-Net's limit for treating a volume as a stack of slices.
-            anisotropic=max(spacing) > 3 * min(spacing),
-            spacing_mm=spacing,
-            **self.recipe.transforms_options,
-        )
+        return transform_of(self.recipe, self.plan)
 
     def train(
         self,
@@ -134,9 +123,7 @@ def prepare(
     Raises:
         OptionError: For settings of the trainer that do not exist.
     """
-    for key in recipe.training:
-        choose(key, [f.name for f in dataclasses.fields(Trainer)], "setting of the trainer")
-    trainer = dataclasses.replace(trainer, **recipe.training)
+    trainer = adjusted(trainer, recipe)
     source = store.prepare(split.train, plan, workers=workers, progress=progress)
     held_back = store.prepare(split.validation, plan, workers=workers, progress=progress)
     target: list[Case] = []
@@ -147,27 +134,65 @@ def prepare(
     sources = sorted({case.domain for case in source})
     domains = sources + sorted({case.domain for case in target} - set(sources))
     setting = Setting(domains, len(plan.channels), plan.dimensions, len(sources))
-    needs = catalogue.method(recipe.method).needs
-    options = dict(recipe.sampling)
-    feed = Feed(
-        source,
-        domains,
-        Patches(tuple(plan.patch), float(options.get("foreground", Patches.foreground))),
-        size=trainer.batch,
-        target=target,
-        batches=options.get("batches", needs.batches),
-        seed=trainer.seed,
-    )
+    patches, batches = sampling_of(recipe, plan)
+    feed = Feed(source, domains, patches, size=trainer.batch, target=target, batches=batches, seed=trainer.seed)
     return Experiment(recipe, plan, trainer, setting, feed, held_back)
 
 
-def training_domains(split: Split) -> list[str]:
-    return split.train.domains
+def transform_of(recipe: Recipe, plan: Plan) -> Callable[..., Any]:
+    spacing = [s for s in plan.spacing_mm[: plan.dimensions] if s is not None]
+    return preset(
+        recipe.transforms,
+        dimensions=plan.dimensions,
+        patch=plan.patch,
+        spatial=("image", "label", "ignore"),
+        # nnU-Net's limit for treating a volume as a stack of slices.
+        anisotropic=max(spacing) > 3 * min(spacing),
+        spacing_mm=spacing,
+        **recipe.transforms_options,
+    )
 
 
-def cohort_size(cohort: Cohort) -> dict[str, int]:
-    """Subjects by domain."""
-    return {d: len(cohort.where(**{cohort.domain: d}).subjects) for d in cohort.domains}
+def sampling_of(recipe: Recipe, plan: Plan) -> tuple[Patches, Batches]:
+    """How patches are cut and batches made up; the method's own need where the recipe says nothing."""
+    foreground = recipe.sampling.get("foreground", Patches.foreground)
+    if not isinstance(foreground, int | float):
+        raise OptionError(f"sampling.foreground is a share between 0 and 1, got {foreground!r}")
+    batches = recipe.sampling.get("batches", catalogue.method(recipe.method).needs.batches)
+    choose(batches, get_args(Batches), "kind of batches")
+    return Patches(tuple(plan.patch), float(foreground)), batches
+
+
+def adjusted(trainer: Trainer, recipe: Recipe) -> Trainer:
+    """The trainer with the recipe's own settings.
+
+    Raises:
+        OptionError: For settings that do not exist or whose values do not fit.
+    """
+    for key in recipe.training:
+        choose(key, [f.name for f in dataclasses.fields(Trainer)], "setting of the trainer")
+    try:
+        return dataclasses.replace(trainer, **recipe.training)
+    except TypeError as error:
+        raise OptionError(f'training of "{recipe.name}" has a value of the wrong kind: {error}') from error
+
+
+def check(recipe: Recipe, plan: Plan, trainer: Trainer, domains: Sequence[str]) -> None:
+    """Nothing, if every name and option of a recipe exists; takes no memory.
+
+    Raises:
+        OptionError: For the first that does not, before anything is trained.
+    """
+    adjusted(trainer, recipe)
+    transform_of(recipe, plan)
+    sampling_of(recipe, plan)
+    setting = Setting(list(domains), len(plan.channels), plan.dimensions, len(domains))
+    if recipe.test_time is not None:
+        target = catalogue.test_time(recipe.test_time)
+        catalogue.check_options(recipe.test_time, target, dict(recipe.test_time_options))
+    # What a method needs of the data may hold at one site and not at another: that is for each run to say.
+    with torch.device("meta"), contextlib.suppress(MethodError):
+        build(recipe, plan, setting)
 
 
 def _without_none(value: Any) -> Any:

@@ -36,6 +36,7 @@ def train(
     json: bool = JSON,
 ) -> None:
     """Train one method and write a model folder; the same command continues an interrupted run."""
+    from ..errors import OptionError
     from ..study.declare import parse_rows
     from ..study.single import train as run
     from .show import print_json, training
@@ -46,6 +47,9 @@ def train(
         patience=patience, validate_every=validate_every, precision=precision, device=device, seed=seed,
     )  # fmt: skip
     rows = parse_rows(None if recipes else method, recipes)
+    for what, given in (("row", [r.name for r in rows]), ("held-out domain", held or [])):
+        if len(given) > 1:
+            raise OptionError(f"train takes one {what}, got {', '.join(given)}; `shiftproof study` takes several")
     with training("training") as progress:
         found = run(
             o.table_of(cohort),

@@ -152,6 +152,7 @@ def save_model(
     }
     with replacing_folder(Path(folder)) as temporary:
         save_file(tensors, temporary / WEIGHTS)
+        (temporary / WEIGHTS).chmod(0o644)  # safetensors keeps files to their owner
         description["weights_sha256"] = sha256(temporary / WEIGHTS)
         write_json(temporary / DESCRIPTION, description)
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ..statistics import Interval
 from .numbers import count, estimate, number, p_value, plural, scale, span
-from .phrases import TESTS
+from .phrases import TESTS, remedies
 from .svg import FAINT, INK, RULE, Plot, colours, style
 
 WIDTH = 3.7  # inches; 355 px, so that a phone shows letters at their size
@@ -58,13 +58,16 @@ def dots(values: pd.DataFrame, found: Found, domain: str | None = None) -> Plot:
 
 
 def differences(values: pd.DataFrame, found: Found) -> Plot | None:
-    """A dot per subject: its score with a row minus its score with that row's reference."""
+    """A dot per subject: its score with a row minus its score with that row's reference.
+
+    The upper bound is left out: next to what it gains, what rows gain could not be seen.
+    """
     metric = scale(found["primary"]["metric"])
-    pairs = [c for c in found["comparisons"] if c["family"] == "primary"]
+    pairs = remedies(found)
     if not pairs:
         return None
     wide = values.pivot_table(index=["held_out", "subject"], columns="row", values="value")
-    minus = [(wide[c["a"]] - wide[c["b"]]).dropna().rename("value").reset_index() for c in pairs]
+    minus = [(wide[c["a"]] - wide[c["b"]]).dropna().reset_index(name="value") for c in pairs]
     paint = colours(found["domains"])
     with style():
         figure, axes = strips(len(pairs), "row minus its reference")
@@ -82,7 +85,7 @@ def differences(values: pd.DataFrame, found: Found) -> Plot | None:
     caption = (
         f"Difference in {metric.title}, subject by subject{seeds_words(found)}; bars: mean and 95 % "
         f"interval; p: {TESTS.get(pairs[0]['test'], pairs[0]['test'])}, corrected for "
-        f"{count(len(pairs), 'comparison')}. The row is better to the {better} of 0."
+        f"{count(pairs[0]['family_size'], 'comparison')}. The row is better to the {better} of 0."
     )
     spoken = "; ".join(
         f"{c['a']} minus {c['b']} {number(c['mean_difference'], metric.digits, signed=True)} "

@@ -67,8 +67,8 @@ def drop_headline(found: Found) -> str:
     if c is None:
         return f"How much is lost at an unseen {word} cannot be said: {why_no_drop(found)}."
     if c["verdict"] == "better":
-        ends = sorted(abs(c[end]) for end in ("low", "high"))
-        cost = f"{size(found, c['mean_difference'])} {unit(found)} {span(*ends, digits(found))}"
+        low, high = sorted(abs(c[end]) for end in ("low", "high"))
+        cost = f"{size(found, c['mean_difference'])} {unit(found)} {span(low, high, digits(found))}"
         return f"Unseen {plural(word)} cost {cost}."
     if c["verdict"] == "worse":
         return f"Labels from the {word} itself made it worse, so there is no loss to make up for."
@@ -135,7 +135,7 @@ def help_text(found: Found) -> str:
 def no_help_text(found: Found) -> str:
     """Each row that does not beat its reference, by name."""
     texts = [
-        f"{c['a']} does not beat {called(found, c['b'])}: {claims(c)}, {tested(found, c)}{closes(found, c['a'])}."
+        f"{c['a']} does not beat {called(found, c['b'])}: {claims(c)}, {tested(found, c)}{still(found, c['a'])}."
         for c in remedies(found)
         if c["verdict"] != "better"
     ]
@@ -147,6 +147,12 @@ def no_help_text(found: Found) -> str:
     if untested:
         texts.append(f"{listed(untested)}: not compared, for want of scores or of a reference.")
     return " ".join(texts)
+
+
+def still(found: Found, name: str) -> str:
+    """What a row that does not beat its reference gains on source-only, where it surely gains."""
+    gap = row(found, name)["gap_closed"]
+    return closes(found, name) if gap and not gap["reason"] and gap["low"] > 0 else ""
 
 
 def claims(c: Found) -> str:

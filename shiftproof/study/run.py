@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +20,8 @@ from ..data.plan import Plan, make_plan
 from ..data.samples import Batch
 from ..data.sampling import seed_of
 from ..data.store import Store
-from ..errors import RunError, SplitError
-from ..experiment import Experiment, prepare
+from ..errors import OptionError, RunError, SplitError
+from ..experiment import Experiment, check, prepare
 from ..files import replacing, write_json
 from ..recipe import Recipe
 from ..steps import SCHEDULES, RunningStep
@@ -92,7 +93,14 @@ def study(
     Raises:
         RunError: If `out` holds another study.
         SplitError: For domains that cannot be held out.
+        OptionError: For a number that is too small.
     """
+    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    for what, value, least in (
+        ("seeds", len(seeds), 1), ("workers", workers, 1), ("threads", threads, 1), ("tolerance_mm", tolerance_mm, 0)
+    ):  # fmt: skip
+        if value is not None and not value >= least:
+            raise OptionError(f"{what} must be at least {least}, got {value}")
     table = Cohort.read(cohort, domain=domain)
     chosen = list(held_out) if held_out else table.domains
     missing = [d for d in [*chosen, *(sources or [])] if d not in table.domains]
@@ -111,7 +119,7 @@ def study(
         domain_column=domain,
         domains=table.domains,
         held_out=chosen,
-        seeds=list(range(seeds)) if isinstance(seeds, int) else list(seeds),
+        seeds=seeds,
         rows=every,
         references=references,
         budget=budget,
@@ -128,6 +136,11 @@ def study(
         declared.compare(Declaration.load(out))
         tell(f"continuing the study in {out}")
     else:
+        # What cannot be planned or built is said before the folder belongs to it.
+        first = divide(declared, table, chosen[0]).train
+        chosen_plan = make_plan(first, **declared.plan)
+        for row in every:
+            check(row, chosen_plan, trainer, first.domains)
         declared.save(out)
     number = workers or (1 if device_of(trainer.device) == "cuda" else max(1, (os.cpu_count() or 1) // threads))
     preprocess(declared, table, out, workers=number, tell=tell)
@@ -241,8 +254,9 @@ def gather(out: Path, declared: Declaration) -> None:
 
     cells = [cell / "rows.csv" for job in jobs(declared) for cell in job.cells(out).values() if status(cell) == "done"]
     if not cells:
-        failed = list((out / "cells").rglob("cell.json"))
-        raise RunError(f"every cell of the study failed ({len(failed)}); see {failed[0] if failed else out}")
+        failed = sorted((out / "cells").rglob("cell.json"))
+        why = json.loads(failed[0].read_text(encoding="utf-8"))["error"] if failed else "nothing was run"
+        raise RunError(f"every cell of the study failed ({len(failed)}): {why}")
     table = pd.concat([pd.read_csv(path, dtype={"subject": str, "domain": str, "held_out": str}) for path in cells])
     with replacing(out / "rows.csv") as path:
         table.to_csv(path, index=False)
