@@ -44,7 +44,7 @@ from shiftproof.data.plan import make_plan
 from shiftproof.data.store import Store
 if __name__ == "__main__":
     cohort, out = Cohort.read(Path(sys.argv[1])), Path(sys.argv[2])
-    plan = make_plan(cohort, spacing_mm=[1.5, 1.5, 1.5], patch=[32, 32, 32])
+    plan = make_plan(cohort, spacing_mm=[1.0, 1.0, 1.0], patch=[32, 32, 32])
     plan.write(out / "plan.json")
     Store(out / "store").prepare(cohort, plan, workers=2)
 """
@@ -146,7 +146,7 @@ def stages(folder: Path, *, steps: int = 240) -> list[Stage]:
     """The three commands, on a small cohort that is made in `folder`."""
     from shiftproof.scenarios import make
 
-    cohort = make("brain-sites", folder / "cohort", size="3d", subjects=6, sites=["A", "B", "C"], workers=2)
+    cohort = make("brain-sites", folder / "cohort", size="3d", subjects=8, sites=["A", "B", "C"], workers=2)
     rows, prepare = folder / "rows.toml", folder / "prepare.py"
     rows.write_text(ROWS)
     one = folder / "row.toml"
@@ -192,7 +192,7 @@ def series(stage: Stage, folder: Path, kills: int, *, seed: int = 0) -> Iterator
             began = time.monotonic()
             if done < kills:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(chance.uniform(0.0, duration))
+                    process.wait(chance.uniform(0.2, 1.0) * duration)
             if done >= kills or process.poll() is not None:
                 _require_success(process, here)
                 break

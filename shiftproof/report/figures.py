@@ -67,7 +67,8 @@ def differences(values: pd.DataFrame, found: Found) -> Plot | None:
     if not pairs:
         return None
     wide = values.pivot_table(index=["held_out", "subject"], columns="row", values="value")
-    minus = [(wide[c["a"]] - wide[c["b"]]).dropna().reset_index(name="value") for c in pairs]
+    sides = [(str(c["a"]), str(c["b"])) for c in pairs]
+    minus = [(wide[a] - wide[b]).dropna().rename("value").reset_index() for a, b in sides]
     paint = colours(found["domains"])
     with style():
         figure, axes = strips(len(pairs), "row minus its reference")

@@ -169,12 +169,24 @@ def score(model: Any, test: Cohort, predictions: Path, tolerance_mm: float) -> A
     from ..deploy.segment import label_of
     from ..evaluate import rows_of
 
+    names = iter(prediction_names(test))
+
     def predicted(row: Row) -> sitk.Image:
         image = label_of(model, row.images)
-        write_image(image, predictions / f"{slug(row.subject)}.nii.gz")
+        write_image(image, predictions / next(names))
         return image
 
     return rows_of(predicted, test, tolerance_mm=tolerance_mm)
+
+
+def prediction_names(test: Cohort) -> list[str]:
+    """A file name for each scan, in the order of the rows; scans of one subject are counted."""
+    seen: dict[str, int] = {}
+    names = []
+    for row in test.rows():
+        number = seen[row.subject] = seen.get(row.subject, 0) + 1
+        names.append(f"{slug(row.subject)}{f'--{number}' if number > 1 else ''}.nii.gz")
+    return names
 
 
 def slug(text: str) -> str:

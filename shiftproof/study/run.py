@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..data.cohort import Cohort
+from ..data.cohort import Cohort, Row
 from ..data.parallel import processes
 from ..data.plan import Plan, make_plan
 from ..data.samples import Batch
@@ -27,7 +27,7 @@ from ..recipe import Recipe
 from ..steps import SCHEDULES, RunningStep
 from ..train import Trainer, device_of, movers, phase_at
 from ..versions import versions
-from .cell import Job, divide, jobs, side_of, slug, status
+from .cell import Job, divide, jobs, prediction_names, side_of, slug, status
 from .declare import Declaration, with_references
 from .grid import PRELOAD, GridProgress, run_grid
 
@@ -176,7 +176,9 @@ def preprocess(declared: Declaration, cohort: Cohort, out: Path, *, workers: int
         started = time.monotonic()
         number = sum(len(store.prepare(side, plan, workers=workers)) for side in sides)
         tell(f"held out {held}: {number} scans ready in {words_of(time.monotonic() - started)}")
-        tested += [(held, row) for row in split.test.rows()]
+        tested += [
+            (held, row, name) for row, name in zip(split.test.rows(), prediction_names(split.test), strict=True)
+        ]
     _write_subjects(out, tested)
 
 
@@ -262,7 +264,7 @@ def gather(out: Path, declared: Declaration) -> None:
         table.to_csv(path, index=False)
 
 
-def _write_subjects(out: Path, tested: Sequence[tuple[str, Any]]) -> None:
+def _write_subjects(out: Path, tested: Sequence[tuple[str, Row, str]]) -> None:
     """Where the scans and labels of the test subjects lie: what the report draws."""
     import pandas as pd
 
@@ -274,9 +276,9 @@ def _write_subjects(out: Path, tested: Sequence[tuple[str, Any]]) -> None:
                 "domain": row.domain,
                 "image": next((str(path) for path in row.images.values() if path is not None), ""),
                 "label": str(row.label),
-                "prediction": f"{slug(row.subject)}.nii.gz",
+                "prediction": name,
             }
-            for held, row in tested
+            for held, row, name in tested
         ]
     )
     with replacing(out / "subjects.csv") as path:

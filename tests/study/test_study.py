@@ -256,3 +256,16 @@ def test_a_structure_that_a_site_does_not_annotate_and_a_channel_that_it_lacks(t
     rows = pd.read_csv(out / "rows.csv")
     assert set(rows["structure"]) == {"ring", "disc"}
     assert rows["row"].nunique() >= 4
+
+
+def test_scans_of_one_subject_keep_predictions_of_their_own(three_sites, tmp_path):
+    root = tmp_path / "c"
+    shutil.copytree(three_sites.parent, root)
+    table = pd.read_csv(root / "table.csv")
+    table["subject"] = [f"{s[0]}{int(s[1]) // 2}" for s in table["subject"]]  # two scans each
+    table.to_csv(root / "table.csv", index=False)
+    out = run(root / "table.csv", tmp_path / "s", [row("erm/none")])
+    subjects = pd.read_csv(out / "subjects.csv")
+    assert subjects["prediction"].is_unique
+    for cell in (out / "cells").glob("*/C/0"):
+        assert sorted(p.name for p in (cell / "predictions").iterdir()) == sorted(subjects["prediction"])
