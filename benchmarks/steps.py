@@ -79,7 +79,7 @@ def contestant(name: str, options: dict, given: Batch, device: str) -> Callable[
                 trainer.clip,
                 lambda draw: given,
                 {},
-            ),  # fmt: skip
+            ),
         )
 
     return step

@@ -114,8 +114,4 @@ def argument_docs(doc: str) -> dict[str, str]:
 def _type_name(annotation: Any) -> str:
     if isinstance(annotation, str):
         return annotation
-    return (
-        getattr(annotation, "__name__", None)
-        if isinstance(annotation, type)
-        else str(annotation).replace("typing.", "")
-    )  # type: ignore[return-value]
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")

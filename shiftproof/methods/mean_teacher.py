@@ -26,8 +26,8 @@ class MeanTeacher(Method):
     domain adaptation for medical imaging segmentation with self-ensembling", NeuroImage 194 (2019),
     https://arxiv.org/abs/1811.06042. The ramp is over the whole run (200 x 150 iterations in the reference
     settings for segmentation). The noise of student and teacher is Gaussian of standard deviation `noise`, cut at
-    twice that; the source images take part in the consistency loss, as in the first paper. The teacher's batch norm uses its
-    running statistics, which are averaged with the weights.
+    twice that; the source images take part in the consistency loss, as in the first paper. The teacher's batch norm
+    uses its running statistics, which are averaged with the weights.
 
     Args:
         weight: Largest weight of the consistency loss (w_max), reached at the end as `exp(-5 (1 - progress)^2)`;

@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..names import choose
 from ..errors import ImageError, OptionError
+from ..names import choose
 from .layers import (
     CONVOLUTION,
     DROPOUT,

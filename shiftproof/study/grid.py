@@ -12,7 +12,6 @@ from pathlib import Path
 from ..data.parallel import processes
 from .cell import Job, fail, run_job, status
 
-
 PRELOAD = "shiftproof.study.preload"
 
 

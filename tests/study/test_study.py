@@ -267,5 +267,7 @@ def test_scans_of_one_subject_keep_predictions_of_their_own(three_sites, tmp_pat
     out = run(root / "table.csv", tmp_path / "s", [row("erm/none")])
     subjects = pd.read_csv(out / "subjects.csv")
     assert subjects["prediction"].is_unique
-    for cell in (out / "cells").glob("*/C/0"):
-        assert sorted(p.name for p in (cell / "predictions").iterdir()) == sorted(subjects["prediction"])
+    written = list((out / "cells").glob("*/C/0/predictions"))
+    assert written
+    for folder in written:
+        assert sorted(p.name for p in folder.iterdir()) == sorted(subjects["prediction"])
