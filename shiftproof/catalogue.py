@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import OptionError
-from .names import choose
+from .names import choose, converted, type_name
 
 if TYPE_CHECKING:
     from .methods.method import Method
@@ -60,7 +59,7 @@ def options(target: Callable[..., Any]) -> list[Option]:
     """The keyword-only arguments of a method's class or of a test-time function, with their docstring's words."""
     words = argument_docs(inspect.getdoc(target) or "")
     return [
-        Option(p.name, _type_name(p.annotation), p.default, words.get(p.name, ""))
+        Option(p.name, type_name(p.annotation), p.default, words.get(p.name, ""))
         for p in inspect.signature(target).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     ]
@@ -76,21 +75,8 @@ def check_options(name: str, target: Callable[..., Any], given: dict[str, Any]) 
     resolved = {o.name: o.default for o in options(target)}
     for key, value in given.items():
         choose(key, resolved, f"option of {name}")
-        resolved[key] = _converted(name, key, value, hints[key])
+        resolved[key] = converted(f"{name}.{key}", value, hints[key])
     return resolved
-
-
-def _converted(name: str, key: str, value: Any, hint: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return choose(value, arguments, f"value of {name}.{key}")
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_converted(name, key, v, arguments[0]) for v in value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    raise OptionError(f"{name}.{key} expects {_type_name(hint)}, got {value!r} ({type(value).__name__})")
 
 
 def argument_docs(doc: str) -> dict[str, str]:
@@ -109,9 +95,3 @@ def argument_docs(doc: str) -> dict[str, str]:
         elif line.strip():
             break
     return {name: " ".join(words) for name, words in found.items()}
-
-
-def _type_name(annotation: Any) -> str:
-    if isinstance(annotation, str):
-        return annotation
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")

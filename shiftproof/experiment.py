@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import tomli_w
 import torch
 
-from . import catalogue
+from . import catalogue, losses, nets
 from .data.plan import Plan
-from .data.sampling import Batches, Feed, Patches
+from .data.sampling import Feed, Patches
 from .data.splits import Split
 from .data.store import Case, Store
 from .deploy.model import save_model
-from .errors import MethodError, OptionError
+from .errors import OptionError
 from .files import write_text
 from .methods.method import Method, Setting
-from .names import choose
+from .names import choose, converted
 from .recipe import Recipe, build
 from .train import Progress, Run, Trainer
 from .transforms.presets import preset
@@ -119,11 +118,8 @@ def prepare(
     """Reads (or builds) the preprocessed cases of one division and puts the experiment together.
 
     For the reference "target-supervised" the caller gives a split whose training side is the held-out domain's.
-
-    Raises:
-        OptionError: For settings of the trainer that do not exist.
     """
-    trainer = adjusted(trainer, recipe)
+    trainer = dataclasses.replace(trainer, **recipe.training)
     source = store.prepare(split.train, plan, workers=workers, progress=progress)
     held_back = store.prepare(split.validation, plan, workers=workers, progress=progress)
     target: list[Case] = []
@@ -134,7 +130,8 @@ def prepare(
     sources = sorted({case.domain for case in source})
     domains = sources + sorted({case.domain for case in target} - set(sources))
     setting = Setting(domains, len(plan.channels), plan.dimensions, len(sources))
-    patches, batches = sampling_of(recipe, plan)
+    patches = Patches(tuple(plan.patch), recipe.sampling.get("foreground", Patches.foreground))
+    batches = recipe.sampling.get("batches", catalogue.method(recipe.method).needs.batches)
     feed = Feed(source, domains, patches, size=trainer.batch, target=target, batches=batches, seed=trainer.seed)
     return Experiment(recipe, plan, trainer, setting, feed, held_back)
 
@@ -153,46 +150,29 @@ def transform_of(recipe: Recipe, plan: Plan) -> Callable[..., Any]:
     )
 
 
-def sampling_of(recipe: Recipe, plan: Plan) -> tuple[Patches, Batches]:
-    """How patches are cut and batches made up; the method's own need where the recipe says nothing."""
-    foreground = recipe.sampling.get("foreground", Patches.foreground)
-    if not isinstance(foreground, int | float):
-        raise OptionError(f"sampling.foreground is a share between 0 and 1, got {foreground!r}")
-    batches = recipe.sampling.get("batches", catalogue.method(recipe.method).needs.batches)
-    choose(batches, get_args(Batches), "kind of batches")
-    return Patches(tuple(plan.patch), float(foreground)), batches
-
-
-def adjusted(trainer: Trainer, recipe: Recipe) -> Trainer:
-    """The trainer with the recipe's own settings.
+def require_sound(recipe: Recipe) -> None:
+    """What can be found wrong with a recipe before any data are seen: unknown options and values of the wrong kind.
 
     Raises:
-        OptionError: For settings that do not exist or whose values do not fit.
+        OptionError: With the row's name.
     """
-    for key in recipe.training:
-        choose(key, [f.name for f in dataclasses.fields(Trainer)], "setting of the trainer")
     try:
-        return dataclasses.replace(trainer, **recipe.training)
-    except TypeError as error:
-        raise OptionError(f'training of "{recipe.name}" has a value of the wrong kind: {error}') from error
-
-
-def check(recipe: Recipe, plan: Plan, trainer: Trainer, domains: Sequence[str]) -> None:
-    """Nothing, if every name and option of a recipe exists; takes no memory.
-
-    Raises:
-        OptionError: For the first that does not, before anything is trained.
-    """
-    adjusted(trainer, recipe)
-    transform_of(recipe, plan)
-    sampling_of(recipe, plan)
-    setting = Setting(list(domains), len(plan.channels), plan.dimensions, len(domains))
-    if recipe.test_time is not None:
-        target = catalogue.test_time(recipe.test_time)
-        catalogue.check_options(recipe.test_time, target, dict(recipe.test_time_options))
-    # What a method needs of the data may hold at one site and not at another: that is for each run to say.
-    with torch.device("meta"), contextlib.suppress(MethodError):
-        build(recipe, plan, setting)
+        catalogue.check_options(recipe.method, catalogue.method(recipe.method), dict(recipe.options))
+        if recipe.test_time is not None:
+            adapt = catalogue.test_time(recipe.test_time)
+            catalogue.check_options(recipe.test_time, adapt, dict(recipe.test_time_options))
+        losses.get(recipe.loss, **recipe.loss_options)
+        network = {"name": "unet", **recipe.network}
+        with torch.device("meta"):  # takes no memory
+            nets.build(network.pop("name"), dimensions=2, channels=1, outputs=2, **network)
+        for key in recipe.training:
+            choose(key, [f.name for f in dataclasses.fields(Trainer)], "setting of the trainer")
+        Trainer(**recipe.training)
+        converted("sampling.foreground", recipe.sampling.get("foreground", 0.0), float)
+        batches = recipe.sampling.get("batches", "mixed")
+        choose(str(batches), ("mixed", "balanced", "one domain"), "value of sampling.batches")
+    except (OptionError, TypeError, ValueError) as error:
+        raise OptionError(f'row "{recipe.name}": {error}') from error
 
 
 def _without_none(value: Any) -> Any:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+import typing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
@@ -22,7 +23,7 @@ from .data.store import Case
 from .errors import DivergedError, OptionError, RunError
 from .files import replacing, write_json
 from .methods.method import Losses, Method
-from .names import choose
+from .names import choose, converted
 from .parts.averaging import average_, frozen_copy, warmed_decay
 from .steps import SCHEDULES, Mover, RunningStep
 from .validate import SELECTIONS, Validation, validate
@@ -78,6 +79,10 @@ class Trainer:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        hints = typing.get_type_hints(Trainer)
+        for f in fields(self):
+            # Frozen, but a whole number may be given for a rate.
+            object.__setattr__(self, f.name, converted(f.name, getattr(self, f.name), hints[f.name]))
         choose(self.schedule, SCHEDULES, "schedule")
         choose(self.average, AVERAGES, "average")
         choose(self.selection, SELECTIONS, "selection rule")

@@ -33,4 +33,3 @@ def test_rows_of_the_readme_are_rows():
     assert len(found) >= 2
     for methods in found:
         assert parse_rows(methods, None)
-

@@ -21,7 +21,7 @@ from ..data.samples import Batch
 from ..data.sampling import seed_of
 from ..data.store import Store
 from ..errors import OptionError, RunError, SplitError
-from ..experiment import Experiment, check, prepare
+from ..experiment import Experiment, prepare, require_sound
 from ..files import replacing, write_json
 from ..recipe import Recipe
 from ..steps import SCHEDULES, RunningStep
@@ -109,6 +109,8 @@ def study(
             f"cannot hold out {', '.join(missing or table.domains)}: "
             f"column {domain} has the domains {', '.join(table.domains)}, and at least one must be left to train on"
         )
+    for row in rows:
+        require_sound(row)
     every, references = with_references(rows)
     trainer = trainer or Trainer()
     budget = {k: v for k, v in dataclasses.asdict(trainer).items() if k != "seed"}
@@ -136,11 +138,8 @@ def study(
         declared.compare(Declaration.load(out))
         tell(f"continuing the study in {out}")
     else:
-        # What cannot be planned or built is said before the folder belongs to it.
-        first = divide(declared, table, chosen[0]).train
-        chosen_plan = make_plan(first, **declared.plan)
-        for row in every:
-            check(row, chosen_plan, trainer, first.domains)
+        # What cannot be planned is said before the folder belongs to the study.
+        make_plan(divide(declared, table, chosen[0]).train, **declared.plan)
         declared.save(out)
     number = workers or (1 if device_of(trainer.device) == "cuda" else max(1, (os.cpu_count() or 1) // threads))
     preprocess(declared, table, out, workers=number, tell=tell)
@@ -176,9 +175,7 @@ def preprocess(declared: Declaration, cohort: Cohort, out: Path, *, workers: int
         started = time.monotonic()
         number = sum(len(store.prepare(side, plan, workers=workers)) for side in sides)
         tell(f"held out {held}: {number} scans ready in {words_of(time.monotonic() - started)}")
-        tested += [
-            (held, row, name) for row, name in zip(split.test.rows(), prediction_names(split.test), strict=True)
-        ]
+        tested += [(held, row, name) for row, name in zip(split.test.rows(), prediction_names(split.test), strict=True)]
     _write_subjects(out, tested)
 
 

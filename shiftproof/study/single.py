@@ -13,7 +13,7 @@ from ..data.splits import everything
 from ..data.splits import hold_out as held_out_split
 from ..data.store import Store
 from ..deploy.model import load_model
-from ..experiment import prepare
+from ..experiment import prepare, require_sound
 from ..files import replacing
 from ..recipe import Recipe
 from ..train import Progress, Trainer
@@ -42,6 +42,7 @@ def train(
         Steps, seconds, validation on held-back subjects of the training domains, mean Dice of the held-out
         subjects by structure, and where the model lies.
     """
+    require_sound(recipe)
     trainer = trainer or Trainer()
     table = Cohort.read(cohort, domain=domain)
     if hold_out is not None:

@@ -55,9 +55,7 @@ def test_default_2d_network_has_about_a_fifth_of_a_million_weights():
 
     widths = (16, 32, 48, 64)
     expected = sum(convolutions(i, o) for i, o in itertools.pairwise((1, *widths)))
-    expected += sum(
-        4 * coarse * fine + convolutions(2 * fine, fine) for fine, coarse in itertools.pairwise(widths)
-    )
+    expected += sum(4 * coarse * fine + convolutions(2 * fine, fine) for fine, coarse in itertools.pairwise(widths))
     expected += 16 * 4 + 4
 
     net = nets.build("unet", dimensions=2, channels=1, outputs=4)
@@ -171,8 +169,7 @@ def test_instance_norm_has_the_values_and_gradients_of_torch(ours, theirs, space
     weight = torch.randn_like(features)
 
     results = [
-        (n(features), *torch.autograd.grad((n(features) * weight).sum(), [features, n.weight]))
-        for n in (fast, plain)
+        (n(features), *torch.autograd.grad((n(features) * weight).sum(), [features, n.weight])) for n in (fast, plain)
     ]
 
     for mine, torchs in zip(*results, strict=True):

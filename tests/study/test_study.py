@@ -271,3 +271,22 @@ def test_scans_of_one_subject_keep_predictions_of_their_own(three_sites, tmp_pat
     assert written
     for folder in written:
         assert sorted(p.name for p in folder.iterdir()) == sorted(subjects["prediction"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"method": "dann", "options": {"weight": "1"}}, "dann.weight expects float, got '1'"),
+        ({"loss": "dise"}, "dise"),
+        ({"network": {"widths": "wide"}}, 'row "x"'),
+        ({"network": {"depth": 3}}, "depth"),
+        ({"training": {"steps": "x"}}, "steps expects int"),
+        ({"training": {"step": 5}}, 'did you mean "steps"'),
+        ({"sampling": {"batches": "balancd"}}, 'did you mean "balanced"'),
+        ({"test_time": "tent", "test_time_options": {"steps": 1.5}}, "tent.steps expects int"),
+    ],
+)
+def test_a_wrong_row_is_named_before_anything_runs(three_sites, tmp_path, fields, words):
+    with pytest.raises(OptionError, match=words):
+        run(three_sites, tmp_path / "s", [Recipe("x", **fields)])
+    assert not (tmp_path / "s").exists()
