@@ -237,14 +237,19 @@ def strike(
     else:
         process.kill()
     process.wait()
-    ended = time.monotonic()
-    while (left := members(session)) and time.monotonic() - ended < PATIENCE_S:
-        time.sleep(0.05)
-    gone = time.monotonic() - ended
+    left, gone = outlived(session)
     for orphan in left:
         with contextlib.suppress(ProcessLookupError):
             os.kill(orphan, signal.SIGKILL)
     return Kill(stage.name, victim, seconds, found, len(left), gone)
+
+
+def outlived(session: int) -> tuple[list[int], float]:
+    """Processes of a session that still live after `PATIENCE_S`, and how many seconds it took the others to end."""
+    began = time.monotonic()
+    while (left := members(session)) and time.monotonic() - began < PATIENCE_S:
+        time.sleep(0.05)
+    return left, time.monotonic() - began
 
 
 def members(session: int) -> list[int]:

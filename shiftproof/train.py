@@ -6,6 +6,8 @@ import contextlib
 import json
 import math
 import os
+import signal
+import threading
 import time
 import typing
 from collections.abc import Callable, Iterator
@@ -209,7 +211,7 @@ class _Fit:
         self.resume()
         saved = time.monotonic()
         state, options = self.state, self.options
-        with ThreadPoolExecutor(1) as ahead:
+        with ThreadPoolExecutor(1) as ahead, interruptions() as interrupted:
             waiting = ahead.submit(self.feed.batch, state.index)
             try:
                 while state.index < options.steps and not state.stopped:
@@ -223,12 +225,12 @@ class _Fit:
                     self.report(losses)
                     if state.index % options.validate_every == 0 or self.over():
                         self.check()
+                    if interrupted():
+                        self.save()
+                        raise KeyboardInterrupt
                     if time.monotonic() - saved >= options.checkpoint_seconds and not self.over():
                         self.save()
                         saved = time.monotonic()
-            except KeyboardInterrupt:
-                self.save()
-                raise
             finally:
                 waiting.cancel()
         return self.finish()
@@ -474,6 +476,34 @@ def device_of(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise OptionError('device "cuda" was asked for, but torch sees no GPU; use "auto" or "cpu"')
     return name
+
+
+@contextlib.contextmanager
+def interruptions() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or a scheduler's SIGTERM came; until someone asks, work goes on.
+
+    Weights of which a step has changed one half are no state to save. A second Ctrl-C does not wait.
+    """
+    heard: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if number == signal.SIGINT and number in heard:
+            raise KeyboardInterrupt
+        heard.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # elsewhere, signals cannot be heard
+        yield lambda: False
+        return
+    # What is ignored stays so: a shell does that for Ctrl-C to jobs in the background.
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    heeded = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in heeded:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(heard)
+    finally:
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
 
 
 def _truncate(record: Path, index: int) -> None:

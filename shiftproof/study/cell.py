@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import threading
 import time
 import traceback
@@ -21,6 +22,7 @@ from ..files import replacing, write_json
 from ..recipe import Recipe
 from .declare import Declaration
 
+INTERRUPTED = 130
 SPLIT_SEED = 0
 """The division into subjects is the same for every row and every seed: seeds vary training, not the question."""
 
@@ -100,6 +102,8 @@ def run_job(folder: Path, job: Job, parent: int | None = None) -> None:
     with locked(folder / "runs" / f"{job.key}.lock"):
         try:
             _train_and_score(folder, study, job)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)  # its state is saved, and the cell stays open
         except Exception as error:
             known = isinstance(error, ShiftproofError)
             words = str(error) if known else f"{type(error).__name__}: {error}"

@@ -13,6 +13,7 @@ from ..data.parallel import processes
 from .cell import Job, fail, run_job, status
 
 PRELOAD = "shiftproof.study.preload"
+GRACE_S = 20.0
 
 
 @dataclass
@@ -69,10 +70,15 @@ def run_grid(
             if running:
                 time.sleep(poll)
     finally:
+        # Told to end, a job saves its state first; one that does not come to it is not waited for.
         for _, process in running.values():
             process.terminate()
+        until = time.monotonic() + GRACE_S
         for _, process in running.values():
-            process.join()
+            process.join(max(0.0, until - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
 
 
 def state_of(folder: Path, jobs: Sequence[Job], finished: int, running: list[str]) -> GridProgress:

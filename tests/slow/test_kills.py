@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,19 @@ def test_unfinished_files_do_not_pile_up(kills, events):
     for ending in (event for event in events if isinstance(event, kills.Ending)):
         # What a process was writing when it was killed: a hidden file or folder for each of the two.
         assert len(ending.unfinished) <= 2 * ending.kills
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_saves_its_runs_and_says_so(kills, stages, tmp_path, number):
+    process = kills.start(stages["study"], tmp_path)
+    while "steps" not in kills.found_in(tmp_path / "out") and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(60) == 130
+    assert kills.outlived(process.pid)[0] == []
+    assert "the same command goes on" in (tmp_path / "output.txt").read_text()
+    assert "Traceback" not in (tmp_path / "output.txt").read_text()
+    assert kills.start(stages["study"], tmp_path).wait() == 0
 
 
 def test_two_studies_are_identical_but_for_seconds(kills, stages, tmp_path):
