@@ -236,7 +236,7 @@ def strike(
         os.killpg(session, signal.SIGKILL)
     else:
         process.kill()
-    process.wait()
+    process.wait(600)
     left, gone = outlived(session)
     for orphan in left:
         with contextlib.suppress(ProcessLookupError):

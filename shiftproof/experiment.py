@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from .data.sampling import Feed, Patches
 from .data.splits import Split
 from .data.store import Case, Store
 from .deploy.model import save_model
-from .errors import OptionError
+from .errors import OptionError, RunError
 from .files import write_text
 from .methods.method import Method, Setting
 from .names import choose, converted
@@ -63,7 +64,7 @@ class Experiment:
         information: dict[str, Any] | None = None,
     ) -> Run:
         """Train in `folder`, or go on where an interrupted run stopped, and write the model folder `folder/model`."""
-        write_text(folder / "run.toml", tomli_w.dumps(self.declared()))
+        self.claim(folder)
         method = self.method()
         run = self.trainer.fit(
             method,
@@ -79,6 +80,28 @@ class Experiment:
             facts = {"run": dataclasses.asdict(run), "versions": versions(), **(information or {})}
             save_model(folder / "model", method, self.recipe, self.plan, self.setting, information=facts)
         return run
+
+    def claim(self, folder: Path) -> None:
+        """Writes `run.toml`, unless the folder holds another run: weights must not pass for those of this one.
+
+        Raises:
+            RunError: If they differ in anything that identifies a run.
+        """
+        path, ours = folder / "run.toml", self.declared()
+        begun = any((folder / name).exists() for name in ("state.pt", "run.json", "model"))
+        if begun and path.exists():
+            theirs = tomllib.loads(path.read_text(encoding="utf-8"))
+            # The trainer compares its own settings, and knows which of them may change.
+            free = {"trainer", "threads", "versions"}
+            changed = sorted(k for k in {*ours, *theirs} - free if ours.get(k) != theirs.get(k))
+            if changed:
+                raise RunError(
+                    f"{folder} holds a run that differs in {', '.join(changed)}; choose another folder (--out), "
+                    "or repeat the command that began it to continue"
+                )
+            if (folder / "state.pt").exists() or (folder / "run.json").exists():
+                return
+        write_text(path, tomli_w.dumps(ours))
 
     def declared(self) -> dict[str, Any]:
         """What identifies the run: resolved options, never a class or folder name."""
@@ -99,6 +122,8 @@ class Experiment:
                     "validation": sorted({c.subject for c in self.validation}),
                     "target, without labels": sorted({c.subject for c in self.feed.target}),
                 },
+                # Content of files, labels and preprocessing: other voxels are another run.
+                "cases": sorted(c.key for c in [*self.feed.source, *self.validation, *self.feed.target]),
                 "threads": torch.get_num_threads(),
                 "versions": versions(),
             }
@@ -150,28 +175,37 @@ def transform_of(recipe: Recipe, plan: Plan) -> Callable[..., Any]:
     )
 
 
-def require_sound(recipe: Recipe) -> None:
-    """What can be found wrong with a recipe before any data are seen: unknown options and values of the wrong kind.
+def require_sound(recipe: Recipe, plan: Plan) -> None:
+    """What can be found wrong with a recipe before any run: unknown options and values of the wrong kind.
 
     Raises:
         OptionError: With the row's name.
     """
     try:
-        catalogue.check_options(recipe.method, catalogue.method(recipe.method), dict(recipe.options))
+        cls = catalogue.method(recipe.method)
+        catalogue.check_options(recipe.method, cls, dict(recipe.options))
+        if recipe.target and cls.needs.target == "unused":
+            raise OptionError(f"{recipe.method} makes no use of unlabelled target images")
         if recipe.test_time is not None:
             adapt = catalogue.test_time(recipe.test_time)
             catalogue.check_options(recipe.test_time, adapt, dict(recipe.test_time_options))
-        losses.get(recipe.loss, **recipe.loss_options)
+        criterion = losses.get(recipe.loss, **recipe.loss_options)
+        space, classes = (2,) * plan.dimensions, len(plan.classes)
+        criterion(torch.zeros(1, classes, *space), torch.zeros(1, *space, dtype=torch.long))
         network = {"name": "unet", **recipe.network}
         with torch.device("meta"):  # takes no memory
-            nets.build(network.pop("name"), dimensions=2, channels=1, outputs=2, **network)
+            sizes = {"dimensions": plan.dimensions, "channels": len(plan.channels), "outputs": classes}
+            nets.build(network.pop("name"), **sizes, **network)
+        if "seed" in recipe.training:
+            raise OptionError("seeds are the study's, the same for every row; remove training.seed")
         for key in recipe.training:
             choose(key, [f.name for f in dataclasses.fields(Trainer)], "setting of the trainer")
         Trainer(**recipe.training)
-        converted("sampling.foreground", recipe.sampling.get("foreground", 0.0), float)
+        transform_of(recipe, plan)
+        Patches(tuple(plan.patch), converted("sampling.foreground", recipe.sampling.get("foreground", 0.0), float))
         batches = recipe.sampling.get("batches", "mixed")
         choose(str(batches), ("mixed", "balanced", "one domain"), "value of sampling.batches")
-    except (OptionError, TypeError, ValueError) as error:
+    except (OptionError, TypeError, ValueError, RuntimeError) as error:
         raise OptionError(f'row "{recipe.name}": {error}') from error
 
 

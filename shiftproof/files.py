@@ -9,9 +9,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import StorageError
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @contextlib.contextmanager
@@ -62,3 +65,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=True) + "\n")
+
+
+NAMES = ("row", "held_out", "subject", "domain", "structure", "metric", "status")
+"""Columns of result rows that are text, whatever they look like."""
+
+
+def read_rows(path: Path) -> pandas.DataFrame:
+    """Result rows. Names stay text: a subject "007" is not 7, and a site "NA" is not a missing one."""
+    import pandas
+
+    return pandas.read_csv(
+        path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values={"value": ["", "nan", "NaN"]}
+    )

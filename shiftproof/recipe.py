@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from . import catalogue
 from .errors import MethodError, OptionError
@@ -59,6 +59,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         choose(self.method, catalogue.METHODS, "method")
+        choose(self.role, get_args(Role), "role of a row")
         choose(self.transforms, PRESETS, "preset of transforms")
         if self.test_time is not None:
             choose(self.test_time, catalogue.TEST_TIME, "test-time method")

@@ -27,7 +27,7 @@ from .files import replacing, write_json
 from .methods.method import Losses, Method
 from .names import choose, converted
 from .parts.averaging import average_, frozen_copy, warmed_decay
-from .steps import SCHEDULES, Mover, RunningStep
+from .steps import OPTIMIZERS, SCHEDULES, Mover, RunningStep
 from .validate import SELECTIONS, Validation, validate
 
 AVERAGES = ("none", "ema", "swa")
@@ -86,6 +86,10 @@ class Trainer:
             # Frozen, but a whole number may be given for a rate.
             object.__setattr__(self, f.name, converted(f.name, getattr(self, f.name), hints[f.name]))
         choose(self.schedule, SCHEDULES, "schedule")
+        choose(self.optimizer, OPTIMIZERS, "optimizer")
+        for name, high in {"average_decay": 1.0, "momentum": 1.0, "weight_decay": math.inf, "seed": 2.0**63}.items():
+            if not 0 <= getattr(self, name) <= high:
+                raise OptionError(f"{name} lies between 0 and {high:g}, got {getattr(self, name)}")
         choose(self.average, AVERAGES, "average")
         choose(self.selection, SELECTIONS, "selection rule")
         choose(self.precision, ("float32", "bf16"), "precision")
@@ -175,6 +179,7 @@ class _State:
     best: float = -math.inf
     best_step: int = 0
     best_validation: dict[str, Any] = field(default_factory=dict)
+    best_mean: float = -math.inf
     stale: int = 0
     stopped: bool = False
 
@@ -254,7 +259,9 @@ class _Fit:
             state.begun = phase
 
         def drawn(draw: int) -> Batch:
-            return self.augmented(self.feed.batch(index, draw), draw)
+            # As the first batch: augmented in full precision.
+            with torch.autocast(self.device.type, enabled=False):
+                return self.augmented(self.feed.batch(index, draw), draw)
 
         step = RunningStep(
             index, progress, phase, phase_progress, shared, self.movers,
@@ -309,10 +316,15 @@ class _Fit:
         found = self.validated()
         self.write({"step": state.index, "seconds": round(state.seconds, 3), "validation": found.as_json()})
         value = SELECTIONS[options.selection](found, state.index)
+        # Where nothing could be scored, whatever can be is better.
+        value = -math.inf if math.isnan(value) else value
         if value > state.best or not state.best_validation:
-            state.best, state.best_step, state.best_validation, state.stale = value, state.index, found.as_json(), 0
+            state.best, state.best_step, state.best_validation = value, state.index, found.as_json()
             with replacing(self.folder / "best.pt") as path:
                 torch.save(self.kept.state_dict(), path)
+        # Patience is with the score, also where the last weights are kept.
+        if found.mean > state.best_mean:
+            state.best_mean, state.stale = found.mean, 0
         else:
             state.stale += 1
             if options.patience is not None and state.stale >= options.patience:
@@ -328,16 +340,20 @@ class _Fit:
         """Batch norm's running statistics for averaged weights, from one pass over the training data."""
         assert self.average is not None
         norms = [m for m in self.average.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [m for m in norms if m.running_mean is not None]
         if not norms:
             return
-        momenta = [m.momentum for m in norms]
+        before = [({n: b.clone() for n, b in m.named_buffers()}, m.momentum) for m in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
             norm.train()
         for samples in _Passes(self.feed, self.device).source():
-            self.average(samples)
-        for norm, momentum in zip(norms, momenta, strict=True):
+            self.average.predict(samples)
+        for norm, (buffers, momentum) in zip(norms, before, strict=True):
+            if norm.num_batches_tracked == 0:  # of a part that does not predict
+                for name, buffer in norm.named_buffers():
+                    buffer.copy_(buffers[name])
             norm.momentum = momentum
             norm.eval()
 

@@ -32,11 +32,11 @@ class Validation:
 
     @property
     def mean(self) -> float:
-        return float(np.nanmean(list(self.by_domain.values()))) if self.by_domain else math.nan
+        return _mean(list(self.by_domain.values()))
 
     @property
     def worst(self) -> float:
-        return float(np.nanmin(list(self.by_domain.values()))) if self.by_domain else math.nan
+        return min((v for v in self.by_domain.values() if not math.isnan(v)), default=math.nan)
 
     def as_json(self) -> dict[str, Any]:
         return {

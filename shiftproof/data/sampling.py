@@ -121,9 +121,9 @@ class Feed:
         chosen: list[Case] = []
         share, rest = divmod(self.size, len(groups))
         for g, cases in enumerate(groups):
-            # What is left over after equal shares goes around the domains, a step each.
-            extra = (g - index * rest) % len(groups) < rest
-            chosen += self._cycled(cases, index * (share + 1), share + extra, 100 + g, draw)
+            # What is left over after equal shares goes around the domains.
+            first, end = (i * share + (i * rest - g + len(groups) - 1) // len(groups) for i in (index, index + 1))
+            chosen += self._cycled(cases, first, end - first, 100 + g, draw)
         return chosen
 
     def _cycled(self, cases: list[Case], first: int, number: int, stream: int, draw: int) -> list[Case]:

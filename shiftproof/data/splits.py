@@ -161,12 +161,13 @@ def divide(cohort: Cohort, validation: float, seed: int, name: str) -> tuple[lis
     else:
         out = set(cohort.where(split="test").subjects) if "test" in marks(cohort) else set()
         subjects = shuffled([s for s in cohort.subjects if s not in out], seed)
-        number = max(1, round(validation * len(subjects))) if validation > 0 else 0
+        # A single subject trains; nobody is held back there.
+        number = min(max(1, round(validation * len(subjects))), len(subjects) - 1) if validation > 0 else 0
         kept, train = subjects[:number], subjects[number:]
     if not train:
         raise SplitError(
-            f'domain "{name}" has {len(cohort.subjects)} labelled subjects, which leaves none to train on '
-            f"after {len(kept)} are held back for validation; it needs at least 2, or leave the domain out"
+            f'domain "{name}" has {len(cohort.subjects)} labelled subjects, of which the split column leaves none '
+            "to train on; mark some as train, or leave the domain out"
         )
     return train, kept
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError
-from ..files import write_text
+from ..files import read_rows, write_text
 from .card_text import METRICS, card
 from .model import CARD, add_information, read_description
 
@@ -66,11 +66,10 @@ def rows_of_study(study: Path, row: str) -> pd.DataFrame:
     import pandas as pd
 
     tables = []
-    names = {"row": str, "held_out": str, "subject": str, "domain": str}
     for path in sorted(study.glob("cells/*/*/*/cell.json")):
         facts = json.loads(path.read_text(encoding="utf-8"))
         if facts.get("row") == row and facts.get("status") == "done":
-            tables.append(pd.read_csv(path.parent / "rows.csv", dtype=names))
+            tables.append(read_rows(path.parent / "rows.csv"))
     if not tables:
         raise RunError(f'{study} has no results of "{row}"; run the study again to finish its cells')
     return pd.concat(tables, ignore_index=True)

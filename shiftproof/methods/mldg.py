@@ -66,6 +66,11 @@ class MLDG(Method):
 
     def losses(self, batch: Batch, step: Step) -> Losses:
         domains = batch.source.by_domain()
+        if len(domains) <= self.held_out:
+            raise MethodError(
+                f"MLDG needs more than {self.held_out} source domains in each batch, got {len(domains)}; "
+                'use batches = "balanced"'
+            )
         order = torch.randperm(len(domains), generator=step.shared).tolist()
         test, train = order[: self.held_out], order[self.held_out :]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from ..errors import RunError
-from .results import COLUMNS, NAMES, Cell, Results
+from ..files import NAMES, read_rows
+from .results import COLUMNS, Cell, Results
 
 
 def read_results(root: Path) -> Results:
@@ -129,13 +130,6 @@ def read_cell(root: Path, folder: Path) -> tuple[Cell, pd.DataFrame]:
         validation=validation if isinstance(validation, dict) else {},
     )
     return cell, rows
-
-
-def read_rows(path: Path) -> pd.DataFrame:
-    """Names stay text: a subject "007" is not 7, and a site "NA" is not a missing one."""
-    return pd.read_csv(
-        path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values={"value": ["", "nan", "NaN"]}
-    )
 
 
 def complete(facts: dict[str, Any], cells: list[Cell]) -> list[Cell]:

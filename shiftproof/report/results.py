@@ -10,7 +10,6 @@ from typing import Any, Literal
 import pandas as pd
 
 COLUMNS = ["row", "held_out", "seed", "subject", "domain", "structure", "metric", "value", "status"]
-NAMES = ["row", "held_out", "subject", "domain", "structure", "metric", "status"]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 from ..data.cohort import Cohort
 from ..data.plan import Plan
 from ..data.splits import Split, hold_out, transfer, within
-from ..errors import ShiftproofError
+from ..errors import ShiftproofError, StorageError
 from ..files import replacing, write_json
 from ..recipe import Recipe
 from .declare import Declaration
@@ -105,9 +106,14 @@ def run_job(folder: Path, job: Job, parent: int | None = None) -> None:
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)  # its state is saved, and the cell stays open
         except Exception as error:
-            known = isinstance(error, ShiftproofError)
-            words = str(error) if known else f"{type(error).__name__}: {error}"
-            fail(folder, job, words, None if known else traceback.format_exc())
+            fail(folder, job, *told(error))
+
+
+def told(error: Exception) -> tuple[str, str | None]:
+    """An error in words; where it is a defect and not bad input, with where it came from."""
+    if isinstance(error, ShiftproofError):
+        return str(error), None
+    return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
 def fail(folder: Path, job: Job, words: str, details: str | None = None) -> None:
@@ -127,7 +133,8 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
     split = divide(study, cohort, job.held_out)
     plan = Plan.read(folder / "plans" / f"{slug(job.held_out)}.json")
     run_folder = folder / "runs" / job.key
-    first = study.row(job.rows[0])
+    # What only prediction does is each row's own: the run is trained and kept without it.
+    first = dataclasses.replace(study.row(job.rows[0]), test_time=None, test_time_options={})
     trainer = Trainer(**{**study.budget, "seed": job.seed})
     experiment = prepare(first, side_of(first, split, study), plan, trainer, Store(folder / "store"))
     run = experiment.train(run_folder)
@@ -138,8 +145,13 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
         if status(cell) == "done":
             continue
         started = time.monotonic()
-        model = model.with_recipe(study.row(row))
-        rows = score(model, split.test, cell / "predictions", study.tolerance_mm)
+        try:
+            rows = score(model.with_recipe(study.row(row)), split.test, cell / "predictions", study.tolerance_mm)
+        except StorageError:
+            raise
+        except Exception as error:
+            fail(folder, dataclasses.replace(job, rows=(row,)), *told(error))
+            continue
         rows.insert(0, "row", row)
         rows.insert(1, "held_out", job.held_out)
         rows.insert(2, "seed", job.seed)

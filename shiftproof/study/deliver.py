@@ -62,6 +62,11 @@ def selected(folder: Path, declared: Declaration) -> Choice:
             scores.setdefault(row, []).append(float(found["validation"]["mean"]))
     means = {row: sum(v) / len(v) for row, v in scores.items() if row not in broken}
     means = {row: value for row, value in means.items() if not math.isnan(value)}
+    if not means and len(scores.keys() - broken):
+        raise RunError(
+            f"{folder} held nobody back for validation, so the training domains cannot select a row; "
+            f"choose one yourself with --row: {', '.join(scores.keys() - broken)}"
+        )
     if not means:
         raise RunError(f"no row of {folder} is complete; run the study again to finish or retry its cells")
     return Choice(max(means, key=lambda row: means[row]), declared.selection, means)
@@ -89,13 +94,17 @@ def deliver(
         RunError: If the study is not complete, or the cohort's files changed since.
     """
     declared = Declaration.load(study)
-    choice = selected(study, declared)
-    name = row or choice.row
+    if row is None:
+        choice = selected(study, declared)
+    else:
+        choice = Choice(row, "chosen by the user, not by the study's rule", {})
+    name = choice.row
     recipe = declared.row(name)
-    if recipe.role == "target-supervised" or recipe.target:
+    others = [r.name for r in declared.rows if not r.target and r.role != "target-supervised"]
+    if name not in others:
         raise RunError(
             f'"{name}" needs the held-out domain in training and cannot be retrained on all domains; '
-            f"rows that can: {', '.join(choice.scores)}"
+            f"rows that can: {', '.join(others)}"
         )
     cohort = Cohort.read(Path(declared.cohort), domain=declared.domain_column)
     if cohort.hash() != declared.cohort_hash:
@@ -106,12 +115,11 @@ def deliver(
     plan = make_plan(split.train, **declared.plan)
     plan.write(folder / "plan.json")
     experiment = prepare(recipe, split, plan, trainer, Store(study / "store"), workers=workers)
-    reason = choice.rule if row is None else "chosen by the user, not by the study's rule"
     experiment.train(folder, progress=progress)
     target = Path(out) if out is not None else study / "model"
     if target.resolve() != (folder / "model").resolve():
         _replace(folder / "model", target)
-    write_card(target, study=study, row=name, selection=dataclasses.asdict(choice) | {"rule": reason})
+    write_card(target, study=study, row=name, selection=dataclasses.asdict(choice))
     return target
 
 

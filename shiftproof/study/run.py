@@ -22,7 +22,7 @@ from ..data.sampling import seed_of
 from ..data.store import Store
 from ..errors import OptionError, RunError, SplitError
 from ..experiment import Experiment, prepare, require_sound
-from ..files import replacing, write_json
+from ..files import read_rows, replacing, write_json
 from ..recipe import Recipe
 from ..steps import SCHEDULES, RunningStep
 from ..train import Trainer, device_of, movers, phase_at
@@ -109,8 +109,6 @@ def study(
             f"cannot hold out {', '.join(missing or table.domains)}: "
             f"column {domain} has the domains {', '.join(table.domains)}, and at least one must be left to train on"
         )
-    for row in rows:
-        require_sound(row)
     every, references = with_references(rows)
     trainer = trainer or Trainer()
     budget = {k: v for k, v in dataclasses.asdict(trainer).items() if k != "seed"}
@@ -135,11 +133,17 @@ def study(
         command=command,
     )
     if (out / "study.json").exists():
-        declared.compare(Declaration.load(out))
+        begun = Declaration.load(out)
+        declared.compare(begun)
+        if begun.cohort != declared.cohort:  # the same content, in another place
+            dataclasses.replace(begun, cohort=declared.cohort).save(out)
         tell(f"continuing the study in {out}")
     else:
-        # What cannot be planned is said before the folder belongs to the study.
-        make_plan(divide(declared, table, chosen[0]).train, **declared.plan)
+        # What cannot be divided, planned or built is said before the folder belongs to the study.
+        training = [divide(declared, table, held).train for held in chosen]
+        first = make_plan(training[0], **declared.plan)
+        for row in rows:
+            require_sound(row, first)
         declared.save(out)
     number = workers or (1 if device_of(trainer.device) == "cuda" else max(1, (os.cpu_count() or 1) // threads))
     preprocess(declared, table, out, workers=number, tell=tell)
@@ -201,14 +205,16 @@ def estimated(declared: Declaration, cohort: Cohort, out: Path, todo: Sequence[J
             split = divide(declared, cohort, job.held_out)
             plan = Plan.read(out / "plans" / f"{slug(job.held_out)}.json")
             trainer = Trainer(**{**declared.budget, "seed": 0})
-            side = side_of(row, split, declared)
             try:
+                side = side_of(row, split, declared)
                 per_step[row.name] = seconds_per_step(prepare(row, side, plan, trainer, Store(out / "store")))
-            except ValueError:
+            except Exception:
                 per_step[row.name] = 0.0  # it will fail, and say why, as a cell of its own
     finally:
         torch.set_num_threads(threads)
     by_row = {name: per_step[name] * max(j.steps for j in todo if j.rows[0] == name) for name in per_step}
+    if declared.budget.get("seconds") is not None:
+        by_row = {name: min(seconds, declared.budget["seconds"]) for name, seconds in by_row.items()}
     total = sum(by_row[job.rows[0]] for job in todo)
     # Starting a process, reading weights and scoring take their time beside the steps.
     return Estimate((total + 3.0 * len(todo)) / min(workers, len(todo)), by_row, len(todo))
@@ -256,7 +262,7 @@ def gather(out: Path, declared: Declaration) -> None:
         failed = sorted((out / "cells").rglob("cell.json"))
         why = json.loads(failed[0].read_text(encoding="utf-8"))["error"] if failed else "nothing was run"
         raise RunError(f"every cell of the study failed ({len(failed)}): {why}")
-    table = pd.concat([pd.read_csv(path, dtype={"subject": str, "domain": str, "held_out": str}) for path in cells])
+    table = pd.concat([read_rows(path) for path in cells])
     with replacing(out / "rows.csv") as path:
         table.to_csv(path, index=False)
 

@@ -42,7 +42,6 @@ def train(
         Steps, seconds, validation on held-back subjects of the training domains, mean Dice of the held-out
         subjects by structure, and where the model lies.
     """
-    require_sound(recipe)
     trainer = trainer or Trainer()
     table = Cohort.read(cohort, domain=domain)
     if hold_out is not None:
@@ -50,8 +49,10 @@ def train(
     else:
         split = everything(table, seed=SPLIT_SEED)
     chosen = make_plan(split.train, **(plan or {}))
-    chosen.write(out / "plan.json")
+    require_sound(recipe, chosen)
     experiment = prepare(recipe, split, chosen, trainer, Store(out / "store"), workers=workers)
+    experiment.claim(out)
+    chosen.write(out / "plan.json")
     run = experiment.train(out, progress=progress, tensorboard=tensorboard)
     found: dict[str, Any] = dataclasses.asdict(run) | {"model": str(out / "model")}
     if hold_out is not None:

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..data.samples import Samples
-from ..errors import MethodError
+from ..errors import MethodError, OptionError
 from ..methods.method import Method
 from ..tasks.task import Predict, Prediction
 
@@ -45,8 +45,11 @@ def tent(
         foreground: Whether the entropy is averaged per predicted class before the mean.
 
     Raises:
+        OptionError: For a negative rate or no step.
         MethodError: If the network has no affine normalisation layer to adapt.
     """
+    if steps < 1 or rate < 0:
+        raise OptionError(f"TENT takes at least 1 step at a rate of at least 0, got {steps} and {rate}")
     adapted = copy.deepcopy(method)
     adapted.requires_grad_(False)
     layers = [m for m in adapted.modules() if isinstance(m, NORMS) and m.weight is not None]

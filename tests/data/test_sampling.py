@@ -130,3 +130,10 @@ def test_a_batch_too_small_for_the_domains_is_refused(source):
 def test_no_case_at_all_is_named():
     with pytest.raises(SplitError, match="no training case"):
         feed([])
+
+
+@pytest.mark.parametrize("size", [3, 4, 5, 9])
+def test_balanced_batches_draw_each_subject_of_a_domain_equally_often(toys, size):
+    f = feed([c for i, d in enumerate(DOMAINS) for c in toys.cases(d, 4, seed=i)], batches="balanced", size=size)
+    total = Counter(s for index in range(48) for s in f.batch(index).source.subject)
+    assert max(total.values()) - min(total.values()) <= 1

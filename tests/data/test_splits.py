@@ -118,7 +118,7 @@ def test_folds_cover_every_subject_once():
         (lambda: hold_out(cohort(SITES), "D"), 'no domain "D".*A, B, C'),
         (lambda: hold_out(cohort({"A": 5}), "A"), "leaves no labelled subject"),
         (lambda: hold_out(cohort({"A": 5, "B": 1}), "B"), "at least 2"),
-        (lambda: hold_out(cohort({"A": 1, "B": 4}), "B"), "none to train on"),
+        (lambda: hold_out(cohort({"A": 2, "B": 4}, split=["test"] * 2 + [""] * 4), "B"), "leaves none"),
         (lambda: hold_out(cohort(SITES), "C", fraction=0), "fraction"),
         (lambda: list(k_fold(cohort(SITES), 7)), "smallest has 6"),
         (lambda: transfer(cohort(SITES), ["A", "X"], "B"), "there is no X"),
@@ -127,3 +127,9 @@ def test_folds_cover_every_subject_once():
 def test_divisions_that_leave_a_side_empty_are_refused(action, words):
     with pytest.raises(SplitError, match=words):
         action()
+
+
+def test_a_single_subject_trains_and_nobody_is_held_back_there():
+    split = hold_out(cohort({"A": 1, "B": 5, "C": 2}), "C")
+    assert "A0" in split.train.subjects
+    assert within(split).train.subjects == split.upper.subjects

@@ -290,3 +290,71 @@ def test_a_wrong_row_is_named_before_anything_runs(three_sites, tmp_path, fields
     with pytest.raises(OptionError, match=words):
         run(three_sites, tmp_path / "s", [Recipe("x", **fields)])
     assert not (tmp_path / "s").exists()
+
+
+def test_a_used_folder_does_not_pass_for_another_run(three_sites, tmp_path):
+    """Else the weights that were trained on a site would be scored on it as if unseen."""
+    train(three_sites, row("erm/none"), tmp_path, hold_out="C", trainer=FAST)
+    before = (tmp_path / "run.toml").read_text()
+    with pytest.raises(RunError, match="differs in .*subjects"):
+        train(three_sites, row("erm/none"), tmp_path, hold_out="A", trainer=FAST)
+    with pytest.raises(RunError, match="differs in recipe"):
+        train(three_sites, row("erm/light"), tmp_path, hold_out="C", trainer=FAST)
+    assert (tmp_path / "run.toml").read_text() == before
+    again = train(three_sites, row("erm/none"), tmp_path, hold_out="C", trainer=FAST)
+    assert again["steps"] == 4
+
+
+def test_a_row_that_fails_while_predicting_fails_alone(three_sites, tmp_path):
+    bare = {"network": {**SMALL, "norm": "none"}}
+    rows = [Recipe("a+tent", transforms="none", test_time="tent", **bare), Recipe("a", transforms="none", **bare)]
+    out = run(three_sites, tmp_path / "t", rows)
+    declared = Declaration.load(out)
+    found = {r: status(c) for job in jobs(declared) for r, c in job.cells(out).items()}
+    assert found["a+tent"] == "failed"
+    assert found["a"] == "done"
+
+
+def test_mldg_on_batches_of_one_domain_fails_in_words(three_sites, tmp_path):
+    out = run(
+        three_sites,
+        tmp_path / "s",
+        [row("erm/none"), row("mldg/none", sampling={"batches": "one domain"})],
+        estimate=True,
+    )
+    text = next((out / "cells").glob("mldg*/C/0/cell.json")).read_text()
+    assert "balanced" in json.loads(text)["error"]
+
+
+def test_a_site_with_three_subjects_can_be_held_out(three_sites, tmp_path):
+    root = tmp_path / "c"
+    shutil.copytree(three_sites.parent, root)
+    table = pd.read_csv(root / "table.csv")
+    table[~table["subject"].isin(["C3", "A1", "A2", "A3"])].to_csv(root / "table.csv", index=False)
+    out = run(root / "table.csv", tmp_path / "s", [row("erm/none")], estimate=True)
+    assert {status(c) for job in jobs(Declaration.load(out)) for c in job.cells(out).values()} == {"done"}
+
+
+def test_without_validation_a_row_is_delivered_by_name(three_sites, tmp_path):
+    out = run(three_sites, tmp_path / "s", [row("erm/none")], validation=0.0)
+    with pytest.raises(RunError, match="--row"):
+        deliver(out)
+    assert (deliver(out, row="erm/none") / "card.md").exists()
+
+
+def test_a_moved_cohort_is_found_at_its_new_place(three_sites, tmp_path):
+    shutil.copytree(three_sites.parent, tmp_path / "old")
+    out = run(tmp_path / "old" / "table.csv", tmp_path / "s", [row("erm/none")])
+    (tmp_path / "old").rename(tmp_path / "new")
+    run(tmp_path / "new" / "table.csv", out, [row("erm/none")])
+    assert (deliver(out) / "model.json").exists()
+
+
+def test_a_site_called_na_keeps_its_name(three_sites, tmp_path):
+    root = tmp_path / "c"
+    shutil.copytree(three_sites.parent, root)
+    table = (root / "table.csv").read_text().replace(",C\n", ",NA\n")
+    (root / "table.csv").write_text(table)
+    out = run(root / "table.csv", tmp_path / "s", [row("erm/none")], held_out=["NA"])
+    assert ",NA," in (out / "rows.csv").read_text()
+    assert "NA" in (deliver(out) / "card.md").read_text()
