@@ -68,10 +68,9 @@ def validate(
     for case in cases:
         found = measured(method.predict, method.task, case, domains, patch, device)
         scores.setdefault(case.domain, []).append(found)
-    with np.errstate(all="ignore"):
-        by_domain = {d: _mean([v for f in found for v in [_mean(list(f.values()))]]) for d, found in scores.items()}
-        names = method.task.classes[1:]
-        by_structure = {n: _mean([f[n] for found in scores.values() for f in found if n in f]) for n in names}
+    by_domain = {d: _mean([_mean(list(f.values())) for f in found]) for d, found in scores.items()}
+    names = method.task.classes[1:]
+    by_structure = {n: _mean([f[n] for found in scores.values() for f in found if n in f]) for n in names}
     return Validation(by_domain, by_structure)
 
 

@@ -43,9 +43,7 @@ class Terms:
         return self.counted.sum((1, 2))
 
 
-def compare(
-    logits: Tensor, label: Tensor, ignore: Tensor | None = None, annotated: Tensor | None = None
-) -> Terms:
+def compare(logits: Tensor, label: Tensor, ignore: Tensor | None = None, annotated: Tensor | None = None) -> Terms:
     """The terms of a loss.
 
     A structure that a site does not annotate hides in what that site calls background. Such a

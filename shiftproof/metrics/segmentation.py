@@ -204,16 +204,12 @@ def surface_dice(
     return _by_sample("surface dice", prediction, label, spacing_mm, ignore, tolerance_mm)
 
 
-def hd95_mm(
-    prediction: Array, label: Array, *, spacing_mm: Sequence[float], ignore: Array | None = None
-) -> Tensor:
+def hd95_mm(prediction: Array, label: Array, *, spacing_mm: Sequence[float], ignore: Array | None = None) -> Tensor:
     """The larger directed 95th percentile of border distances, (B,), of binary (B, *space)."""
     return _by_sample("hd95 mm", prediction, label, spacing_mm, ignore)
 
 
-def assd_mm(
-    prediction: Array, label: Array, *, spacing_mm: Sequence[float], ignore: Array | None = None
-) -> Tensor:
+def assd_mm(prediction: Array, label: Array, *, spacing_mm: Sequence[float], ignore: Array | None = None) -> Tensor:
     """Average symmetric surface distance, (B,), of binary (B, *space)."""
     return _by_sample("assd mm", prediction, label, spacing_mm, ignore)
 

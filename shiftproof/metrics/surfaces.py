@@ -33,9 +33,7 @@ class Grid:
     def __post_init__(self) -> None:
         axes = len(self.shape)
         if len(self.spacing_mm) != axes or not all(math.isfinite(s) and s > 0 for s in self.spacing_mm):
-            raise GeometryError(
-                f"spacing in mm is a positive number for each of {axes} axes, got {self.spacing_mm}"
-            )
+            raise GeometryError(f"spacing in mm is a positive number for each of {axes} axes, got {self.spacing_mm}")
 
     @property
     def axes(self) -> list[int]:

@@ -92,9 +92,7 @@ class UNet(nn.Module):
             if value < 1:
                 raise OptionError(f"{name} of a U-Net are at least 1, got {value}")
         if len(widths) < 2 or min(widths) < 1:
-            raise OptionError(
-                f"widths of a U-Net are channels by level, at least 1 on 2 levels, got {widths}"
-            )
+            raise OptionError(f"widths of a U-Net are channels by level, at least 1 on 2 levels, got {widths}")
         if not 0 <= dropout < 1:
             raise OptionError(f"dropout is a probability below 1, got {dropout}")
         choose(norm, get_args(Norm), "norm of a U-Net")
@@ -223,9 +221,7 @@ class Level(nn.Module):
         layers: list[nn.Module] = []
         for index in range(convolutions):
             first = index == 0
-            layers.append(
-                convolution(inputs if first else width, width, kernel, stride if first else point, norm)
-            )
+            layers.append(convolution(inputs if first else width, width, kernel, stride if first else point, norm))
             if dropout:
                 layers.append(DROPOUT[dimensions](dropout))
             layers += [normalisation(norm, dimensions, width), activation()]

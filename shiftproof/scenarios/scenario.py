@@ -6,24 +6,22 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..data.parallel import run
 from ..errors import OptionError, StorageError
 from ..files import replacing, storing, write_json, write_text
 
 Array = np.ndarray
 Progress = Callable[[int, int], None]  # subjects done, subjects in all
 
-JOURNAL, MARKER, TABLE = "made.jsonl", "complete.json", "table.csv"
+SETTINGS, RECORDS, MARKER = "scenario.json", "made", "complete.json"
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,9 @@ class Scan:
     columns: dict[str, Any]
 
     def digest(self) -> str:
-        """Of the arrays and their shape, not of compressed files, which differ between versions of zlib."""
+        """Of the arrays and where they lie, not of compressed files, which differ between versions of zlib."""
         content = hashlib.sha256(repr(self.image.shape).encode())
+        content.update(np.rint(self.affine * 1e4).astype("<i8").tobytes())  # to 0.1 um
         content.update(np.ascontiguousarray(self.image, dtype="<i2").tobytes())
         content.update(np.ascontiguousarray(self.label, dtype="u1").tobytes())
         return content.hexdigest()[:16]
@@ -81,11 +80,12 @@ class Scenario:
 
         Args:
             folder: new, empty, or one that an earlier call with the same size and seed left, complete or not.
-            size: "2d" (a dozen thick slices of 64 x 64), "3d" (about 64 voxels a side) or "full" (about 1.6
-            mm). subjects: a site; subject i is the same however many are made. seed: 0 is the frozen cohort;
-            others are new people from the same distribution. sites: a selection; all by default. workers:
-            processes; the files do not depend on it. progress: called with the subjects done and the subjects
-            in all.
+            size: "2d" (about ten thick slices of 64 x 64), "3d" (about 64 voxels a side) or "full" (about 1.6 mm).
+            subjects: a site; subject i is the same however many are made.
+            seed: 0 is the frozen cohort; others are new people from the same distribution.
+            sites: a selection; all by default.
+            workers: processes; the files do not depend on it.
+            progress: called with the subjects done and the subjects in all.
 
         Raises:
             OptionError: an unknown size or site, or a number of subjects below 1.
@@ -95,22 +95,18 @@ class Scenario:
         folder = Path(folder)
         settings = {"scenario": self.name, "size": size, "seed": seed, "version": self.hashes.get(size, "")}
         with storing(folder):
-            kept = open_folder(folder, settings)
+            claim(folder, settings)
             wanted = [(site, i) for site in chosen for i in range(subjects)]
-            todo = [(site, i) for site, i in wanted if not intact(folder, kept.get(f"{site}{i}"))]
-            if progress:
-                progress(len(wanted) - len(todo), len(wanted))
+            todo = [which for which in wanted if not intact(folder, which)]
             if todo:
                 (folder / MARKER).unlink(missing_ok=True)
-            make_one = partial(write_subject, self.subject, folder, size, seed)
-            with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
-                for done, record in enumerate(mapped(make_one, todo, workers), start=1):
-                    kept[record["key"]] = record
-                    journal.write(json.dumps(record) + "\n")
-                    journal.flush()
-                    if progress:
-                        progress(len(wanted) - len(todo) + done, len(wanted))
-            self._finish(folder, settings, [kept[f"{site}{i}"] for site, i in wanted])
+            run(
+                write_subject,
+                [(self.subject, folder, size, seed, which) for which in todo],
+                workers=workers,
+                progress=progress and (lambda done, _: progress(len(wanted) - len(todo) + done, len(wanted))),
+            )
+            self._finish(folder, settings, [read_record(folder, which) for which in wanted])
         return folder
 
     def _checked(
@@ -134,73 +130,69 @@ class Scenario:
         rows = [record["row"] for record in records]
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows([list(rows[0]), *(row.values() for row in rows)])
-        write_text(folder / TABLE, table.getvalue())
+        write_text(folder / "table.csv", table.getvalue())
         write_text(folder / "labels.toml", self.labels_toml)
         write_text(folder / "NOTICE.txt", self.licence)
         content = self.content_hash((r["row"]["subject"], r["digest"]) for r in records)
         write_json(folder / MARKER, {**settings, "subjects": len(records), "content_hash": content})
 
 
-def open_folder(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Records by key of what an earlier call made here; none if the scenario itself has changed since."""
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Make the folder ours, or see that it is; records of another version of the scenario are dropped."""
     folder.mkdir(parents=True, exist_ok=True)
-    journal = folder / JOURNAL
-    if not journal.exists():
+    try:
+        found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
         if any(p for p in folder.iterdir() if not p.name.startswith(".")):
-            raise StorageError(f"{folder} is not empty and was not made by a scenario; name a new or empty folder")
-        write_text(journal, json.dumps(settings) + "\n")
-        return {}
-    lines = list(parsed(journal.read_text(encoding="utf-8")))
-    found = lines[0] if lines else {}
+            raise StorageError(
+                f"{folder} is not empty and was not made by a scenario; name a new or empty folder"
+            ) from None
+        write_json(folder / SETTINGS, settings)
+        return
+    except ValueError as error:
+        raise StorageError(f"{folder / SETTINGS} is not what a scenario writes; name a new or empty folder") from error
     if any(found.get(k) != settings[k] for k in ("scenario", "size", "seed")):
         held, asked = (" ".join(f"{k}={v.get(k)}" for k in ("scenario", "size", "seed")) for v in (found, settings))
         raise StorageError(f"{folder} holds {held}, and {asked} is asked for; name another folder")
-    records = lines[1:] if found["version"] == settings["version"] else []
-    # Written anew, so that a line which a kill cut off does not spoil the one that is appended next.
-    write_text(journal, "".join(json.dumps(line) + "\n" for line in (settings, *records)))
-    return {record["key"]: record for record in records}
+    if found != settings:
+        for record in (folder / RECORDS).glob("*.json"):
+            record.unlink()
+        write_json(folder / SETTINGS, settings)
 
 
-def parsed(text: str) -> Iterator[dict[str, Any]]:
-    """The complete lines of a journal; a last one that was cut off by a kill is dropped."""
-    for line in text.splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
+def record_path(folder: Path, which: tuple[str, int]) -> Path:
+    return folder / RECORDS / f"{which[0]}{which[1]}.json"
 
 
-def intact(folder: Path, record: dict[str, Any] | None) -> bool:
-    return record is not None and all(file_hash(folder / name) == h for name, h in record["files"].items())
+def read_record(folder: Path, which: tuple[str, int]) -> dict[str, Any]:
+    return json.loads(record_path(folder, which).read_text(encoding="utf-8"))
+
+
+def intact(folder: Path, which: tuple[str, int]) -> bool:
+    try:
+        record = read_record(folder, which)
+    except (FileNotFoundError, ValueError):
+        return False
+    return all(file_hash(folder / name) == found for name, found in record["files"].items())
 
 
 def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
 
 
-def mapped(make_one: Callable[[tuple[str, int]], Any], todo: list[tuple[str, int]], workers: int) -> Iterator[Any]:
-    if workers == 1 or len(todo) < 2:
-        yield from map(make_one, todo)
-        return
-    # Not forked: a fork of a process that runs torch's threads may hang.
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(make_one, todo)
-
-
-def write_subject(
-    make_scan: Callable[..., Scan], folder: Path, size: str, seed: int, which: tuple[str, int]
-) -> dict[str, Any]:
+def write_subject(make_scan: Callable[..., Scan], folder: Path, size: str, seed: int, which: tuple[str, int]) -> None:
+    """Image, label, and then the record that both are complete."""
     site, index = which
     scan = make_scan(site, index, size=size, seed=seed)
     names = {"image": f"images/{scan.subject}.nii.gz", "label": f"labels/{scan.subject}.nii.gz"}
     write_nifti(folder / names["image"], scan.image, scan.affine)
     write_nifti(folder / names["label"], scan.label, scan.affine)
-    return {
-        "key": f"{site}{index}",
+    record = {
         "row": {"subject": scan.subject, **names, "site": site, **scan.columns},
         "digest": scan.digest(),
         "files": {name: file_hash(folder / name) for name in names.values()},
     }
+    write_json(record_path(folder, which), record)
 
 
 def write_nifti(path: Path, array: Array, affine: Array) -> None:

@@ -33,7 +33,7 @@ def polynomial(coefficients: Tensor, shape: tuple[int, ...], degree: int) -> Ten
     """
     terms = torch.tensor(polynomial_terms(len(shape), degree), device=coefficients.device)
     cube = coefficients.new_zeros(*coefficients.shape[:2], *(degree + 1,) * len(shape))
-    cube[(..., *terms.unbind(-1))] = coefficients
+    cube[(slice(None), slice(None), *terms.unbind(-1))] = coefficients
     return along_axes(cube, [legendre(degree, n).to(cube)[None, None] for n in shape])
 
 

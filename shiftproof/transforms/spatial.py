@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -304,7 +305,7 @@ class Spatial(Transform):
         """The window of all fields: read through the map where that interpolates, only mirrored elsewhere."""
         first, device, d = fields[0], fields[0].device, self.dimensions
         moving = _moving(parameters)
-        window = (..., *[slice(a, a + n) for a, n in zip(start, shape, strict=True)])
+        window: tuple[Any, ...] = (..., *[slice(a, a + n) for a, n in zip(start, shape, strict=True)])
         results = [_mirrored(f[window], parameters["mirror"], moving) for f in fields]
         outside = torch.zeros(len(first), *shape, dtype=torch.bool, device=device)
         if moving.any():

@@ -67,9 +67,7 @@ def dice_by_hand(samples, *, denominator, absent_class, background, batch):
         square = 2 if denominator == "squared" else 1
         terms = []
         for k in range(4):
-            terms.append(
-                (2 * (p[:, k] * y[:, k]).sum(), (p[:, k] ** square).sum() + y[:, k].sum(), y[:, k].sum())
-            )
+            terms.append((2 * (p[:, k] * y[:, k]).sum(), (p[:, k] ** square).sum() + y[:, k].sum(), y[:, k].sum()))
         sums.append((np.array(terms), annotated))
     if batch:
         sums = [(sum(s for s, _ in sums), np.any([a for _, a in sums], axis=0))] * len(samples)
@@ -100,9 +98,7 @@ def test_class_weights_are_divided_by_voxels_and_not_by_weights(case, names):
     weights = np.array([0.5, 2.0, 3.0, 1.0])
     expected = [-(np.log((p * y).sum(1)) * (y @ weights)).mean() for p, y, _ in by_hand(case, names)]
 
-    np.testing.assert_allclose(
-        cross_entropy(**tensors(case, *names), class_weights=weights.tolist()), expected
-    )
+    np.testing.assert_allclose(cross_entropy(**tensors(case, *names), class_weights=weights.tolist()), expected)
 
 
 @pytest.mark.parametrize("names", LIMITS)

@@ -20,9 +20,7 @@ def blobs(seed, shape=(14, 12, 9), structures=2, margin=0):
     from scipy.ndimage import gaussian_filter
 
     random = np.random.default_rng(seed)
-    field = gaussian_filter(
-        random.normal(size=(structures + 1, *shape)), (0, *(1.5 if n > 1 else 0 for n in shape))
-    )
+    field = gaussian_filter(random.normal(size=(structures + 1, *shape)), (0, *(1.5 if n > 1 else 0 for n in shape)))
     shift = gaussian_filter(random.normal(size=field.shape), (0, *(1.5 if n > 1 else 0 for n in shape)))
     pair = [np.argmax(f, 0).astype(np.uint8) for f in (field, field + 0.7 * shift)]
     inner = tuple(slice(margin, n - margin) if n > 2 * margin else slice(None) for n in shape)

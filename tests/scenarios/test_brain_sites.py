@@ -12,7 +12,7 @@ import shiftproof.scenarios as scenarios
 from shiftproof.data.cohort import Cohort
 from shiftproof.errors import OptionError, StorageError
 from shiftproof.scenarios import brain_sites
-from shiftproof.scenarios.scenario import JOURNAL, MARKER, Scan, read_file
+from shiftproof.scenarios.scenario import MARKER, RECORDS, SETTINGS, Scan, read_file
 
 SCENARIO = scenarios.get("brain-sites")
 FROZEN: dict[str, dict[str, str]] = json.loads(read_file("brain_sites_digests.json"))
@@ -49,11 +49,11 @@ def test_every_subject_is_the_frozen_one(size: str, tmp_path: Path) -> None:
     assert json.loads((made / MARKER).read_text())["content_hash"] == SCENARIO.hashes[size]
 
 
-def test_digests_see_every_voxel_of_image_and_label() -> None:
+def test_digests_see_image_label_and_affine() -> None:
     scan = brain_sites.subject("B", 0, size="2d", seed=0)
-    for name in ("image", "label"):
+    for name in ("image", "label", "affine"):
         changed = {**vars(scan), name: getattr(scan, name).copy()}
-        changed[name][0, 0, 0] += 1
+        changed[name][(0,) * changed[name].ndim] += 1
         assert Scan(**changed).digest() != scan.digest()
 
 
@@ -140,8 +140,9 @@ def test_contrast_is_that_of_the_sites_sequence(folder: Path) -> None:
         image = canonical(row.images["image"])
         label = cohort.labels.encode(canonical(row.label), row.domain)
         csf, grey, white = (np.median(image[label == c]) for c in (1, 2, 3))
-        assert csf < grey
-        assert (grey > white) == (row.domain == "D")
+        assert csf < 0.9 * grey
+        # Fluid inside the thick voxels darkens grey matter; in FLAIR it is still as bright as white.
+        assert grey > 0.95 * white if row.domain == "D" else grey < 0.92 * white
         assert (image == 0).mean() > 0.2 if row.domain == "B" else (image == 0).mean() < 0.1
 
 
@@ -166,15 +167,14 @@ def test_an_interrupted_build_continues_to_the_same_files(folder: Path, tmp_path
         scenarios.make("brain-sites", path, subjects=2, progress=stop_at_three)
     assert not (path / MARKER).exists()
     assert not (path / "table.csv").exists()
-    with (path / JOURNAL).open("a") as journal:
-        journal.write('{"key": "B1", "row": {"subj')  # a line that a kill cut off
+    (path / "images" / "B001.nii.gz").write_bytes(b"left from before the kill, without a record")
 
     seen: list[int] = []
     scenarios.make("brain-sites", path, subjects=2, progress=lambda done, total: seen.append(done))
     assert seen == [3, 4, 5, 6, 7, 8]
     for name in ("table.csv", "labels.toml", MARKER, "images/B002.nii.gz", "labels/D002.nii.gz"):
         assert (path / name).read_bytes() == (folder / name).read_bytes()
-    assert len((path / JOURNAL).read_text().splitlines()) == 9
+    assert sorted(p.name for p in path.rglob(".*")) == []
 
 
 def test_a_complete_folder_is_kept_and_a_damaged_file_is_made_again(folder: Path, tmp_path: Path) -> None:
@@ -182,9 +182,10 @@ def test_a_complete_folder_is_kept_and_a_damaged_file_is_made_again(folder: Path
     untouched = (path / "images" / "A001.nii.gz").stat().st_mtime_ns
     (path / "images" / "B001.nii.gz").write_bytes(b"damaged")
     (path / "labels" / "C002.nii.gz").unlink()
+    (path / RECORDS / "D0.json").write_text("{")
     seen: list[int] = []
     scenarios.make("brain-sites", path, subjects=2, progress=lambda done, total: seen.append(done))
-    assert seen == [6, 7, 8]
+    assert seen == [5, 6, 7, 8]
     assert (path / "images" / "A001.nii.gz").stat().st_mtime_ns == untouched
     for name in ("images/B001.nii.gz", "labels/C002.nii.gz"):
         assert (path / name).read_bytes() == (folder / name).read_bytes()
@@ -192,8 +193,7 @@ def test_a_complete_folder_is_kept_and_a_damaged_file_is_made_again(folder: Path
 
 def test_a_folder_made_by_another_version_is_made_anew(folder: Path, tmp_path: Path) -> None:
     path = shutil.copytree(folder, tmp_path / "copy")
-    lines = (path / JOURNAL).read_text().splitlines()
-    (path / JOURNAL).write_text("\n".join([json.dumps({**json.loads(lines[0]), "version": "old"}), *lines[1:]]) + "\n")
+    (path / SETTINGS).write_text((path / SETTINGS).read_text().replace(SCENARIO.hashes["2d"], "old"))
     seen: list[int] = []
     scenarios.make("brain-sites", path, subjects=1, sites=["A"], progress=lambda done, total: seen.append(done))
     assert seen == [0, 1]
