@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,8 @@ def polynomial(coefficients: Tensor, shape: tuple[int, ...], degree: int) -> Ten
     """
     terms = torch.tensor(polynomial_terms(len(shape), degree), device=coefficients.device)
     cube = coefficients.new_zeros(*coefficients.shape[:2], *(degree + 1,) * len(shape))
-    cube[(slice(None), slice(None), *terms.unbind(-1))] = coefficients
+    places: tuple[Any, ...] = (..., *terms.unbind(-1))
+    cube[places] = coefficients
     return along_axes(cube, [legendre(degree, n).to(cube)[None, None] for n in shape])
 
 
