@@ -211,6 +211,8 @@ class _Fit:
 
     def run(self) -> Run:
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(".????????.pt"):  # by a kill in the middle of a save; each as large as the state
+            left.unlink(missing_ok=True)
         if (self.folder / "run.json").exists():
             return self.completed()
         self.resume()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -80,6 +81,27 @@ def test_what_signals_did_before_is_restored(toys, tmp_path):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     fit(toys, tmp_path)
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_what_a_kill_left_of_a_save_is_swept_away(toys, tmp_path):
+    """A process that kills itself when half of the state is written, then the same run to its end."""
+    process = multiprocessing.get_context("fork").Process(target=_killed_while_saving, args=(toys, tmp_path))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.suffix for path in tmp_path.glob(".*")] == [".pt"]
+    _, run = fit(toys, tmp_path)
+    assert run.steps == 6
+    assert list(tmp_path.glob(".*")) == []
+
+
+def _killed_while_saving(toys, folder):
+    def half(content, path):
+        path.write_bytes(b"half of it")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = half
+    fit(toys, folder)
 
 
 def test_training_works_in_a_thread_where_no_signal_is_heard(toys, tmp_path):

@@ -181,6 +181,10 @@ def test_what_was_ignored_moves_with_the_label_and_stays_ignored():
     samples = Samples(torch.zeros(1, 1, 8, 8), labels(1, 8, 8), extra={"ignore": ignore})
     moved = Spatial(2, fields=("image", "label")).apply(samples, parameters(1, 2, angles=90.0))
     np.testing.assert_array_equal(moved.extra["ignore"], np.rot90(ignore.numpy(), 1, axes=(1, 2)))
+    # What comes in from outside is added, not put in its place.
+    shifted = Spatial(2).apply(samples, parameters(1, 2, translation=[2.0, 0.0])).extra["ignore"][0]
+    assert shifted[:2].all()
+    assert shifted[2:].nonzero().tolist() == [[1, 2]]
 
 
 def test_nothing_is_marked_without_a_label_or_on_request():
