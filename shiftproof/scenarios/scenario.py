@@ -35,9 +35,8 @@ class Scan:
     columns: dict[str, Any]
 
     def digest(self) -> str:
-        """Of the arrays and where they lie, not of compressed files, which differ between versions of zlib."""
+        """Of the arrays and their shape, not of compressed files, which differ between versions of zlib."""
         content = hashlib.sha256(repr(self.image.shape).encode())
-        content.update(np.rint(self.affine * 1e4).astype("<i8").tobytes())  # to 0.1 um
         content.update(np.ascontiguousarray(self.image, dtype="<i2").tobytes())
         content.update(np.ascontiguousarray(self.label, dtype="u1").tobytes())
         return content.hexdigest()[:16]
