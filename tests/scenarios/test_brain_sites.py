@@ -36,6 +36,17 @@ def test_subjects_are_the_frozen_ones(size: str, site: str) -> None:
     assert scan.digest() == FROZEN[size][scan.subject]
 
 
+def test_a_frozen_subject_lies_where_it_lay() -> None:
+    """Digests are of the arrays; this holds the oblique affine of one of them."""
+    expected = [
+        [-2.7462, -0.0052, 0.2087, 79.358],
+        [-0.0317, -2.6582, -1.0236, 130.84],
+        [0.1400, -0.7044, 3.8612, -50.911],
+        [0, 0, 0, 1],
+    ]
+    np.testing.assert_allclose(brain_sites.subject("C", 3, size="3d", seed=0).affine, expected, atol=6e-3)
+
+
 @pytest.mark.parametrize("size", SCENARIO.sizes)
 def test_content_hashes_follow_from_the_frozen_digests(size: str) -> None:
     assert len(FROZEN[size]) == 96
@@ -167,7 +178,7 @@ def test_an_interrupted_build_continues_to_the_same_files(folder: Path, tmp_path
         scenarios.make("brain-sites", path, subjects=2, progress=stop_at_three)
     assert not (path / MARKER).exists()
     assert not (path / "table.csv").exists()
-    (path / "images" / "B001.nii.gz").write_bytes(b"left from before the kill, without a record")
+    (path / "images" / "B002.nii.gz").write_bytes(b"left from before the kill, without a record")
 
     seen: list[int] = []
     scenarios.make("brain-sites", path, subjects=2, progress=lambda done, total: seen.append(done))
