@@ -24,6 +24,17 @@ def fit(toys, folder):
     return method, run
 
 
+@pytest.fixture(autouse=True)
+def heeded():
+    """A shell has jobs in the background ignore Ctrl-C, and training keeps to that; these tests must hear it."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def struck(monkeypatch):
     """Sends a signal to this process after the first weight of a step has changed, before the second has."""
