@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import gcd
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import OptionError
+
 Norm = Literal["instance", "batch", "group", "none"]
 Extent = tuple[int, ...]
+ByLevel = Sequence[int | Sequence[int]] | None
+"""Strides or kernels as people write them: by level, an int or one int an axis."""
 Layers = dict[int, Callable[..., nn.Module]]
 
 SLOPE = 0.01
@@ -93,6 +97,31 @@ class Interpolation(nn.Module):
         size = [extent * factor for extent, factor in zip(features.shape[2:], self.factors, strict=True)]
         mode = "bilinear" if len(size) == 2 else "trilinear"
         return F.interpolate(features, size=size, mode=mode, align_corners=False)
+
+
+def by_level(name: str, given: ByLevel, number: int, dimensions: int, title: str, *, default: int) -> list[Extent]:
+    """One extent a level.
+
+    Raises:
+        OptionError: If there are fewer or more, or one is not positive.
+    """
+    extents = [default] * number if given is None else given
+    full = []
+    if isinstance(extents, Sequence) and not isinstance(extents, str):
+        full = [(e,) * dimensions if isinstance(e, int) else e for e in extents]
+    if len(full) != number or not all(_is_extent(e, dimensions) for e in full):
+        raise OptionError(
+            f"{name} of this {title} have {number} entries, each a positive int or {dimensions}, got {given}"
+        )
+    return [tuple(e) for e in full]
+
+
+def _is_extent(extent: object, dimensions: int) -> bool:
+    return (
+        isinstance(extent, Sequence)
+        and len(extent) == dimensions
+        and all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in extent)
+    )
 
 
 def initialise_(module: nn.Module) -> None:

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from math import prod
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ImageError, OptionError
+from ..errors import OptionError
 from ..names import choose
 from .layers import (
     CONVOLUTION,
     DROPOUT,
+    ByLevel,
     Extent,
     Norm,
     activation,
+    by_level,
     convolution,
     initialise_,
     normalisation,
     upsampling,
 )
+from .network import Between, CutNetwork, along, cut, require_counts, require_dimensions, require_probability, unchanged
+from .planned import planned_levels
 
 Upsampling = Literal["transposed", "linear"]
-Between = Callable[[int, Tensor], Tensor]
+WIDTHS = (16, 32, 48, 64)
 
 
-def unchanged(level: int, features: Tensor) -> Tensor:
-    return features
-
-
-class UNet(nn.Module):
+class UNet(CutNetwork):
     """Encoder and decoder with skip connections.
 
     A level is `convolutions` times (convolution, dropout, norm, leaky ReLU of slope 0.01); the
@@ -61,13 +61,16 @@ class UNet(nn.Module):
         dropout: Probability with which a channel is dropped after a convolution.
         convolutions: Convolutions by level.
         strides: From each level to the next, one entry fewer than `widths`; an int or one int an
-            axis, (2, 2, 1) for thick slices. Default 2.
-        kernels: Of the convolutions by level, odd; an int or one int an axis. Default 3.
+            axis, (2, 2, 1) for thick slices. "auto", the default where a plan is at hand: by the rules of
+            `nets.planned` for as many levels as `widths` has. Else 2.
+        kernels: Of the convolutions by level, odd; an int or one int an axis. Likewise "auto", else 3.
         upsampling: "transposed", or "linear" interpolation after a 1x1 convolution.
 
     Raises:
         OptionError: If an option is out of range.
     """
+
+    title: ClassVar[str] = "U-Net"
 
     def __init__(
         self,
@@ -75,30 +78,26 @@ class UNet(nn.Module):
         dimensions: int,
         channels: int,
         outputs: int,
-        widths: Sequence[int] = (16, 32, 48, 64),
+        widths: Sequence[int] = WIDTHS,
         residual: bool = False,
         deep_supervision: bool = False,
         norm: Norm = "instance",
         dropout: float = 0.0,
         convolutions: int = 2,
-        strides: Sequence[int | Sequence[int]] | None = None,
-        kernels: Sequence[int | Sequence[int]] | None = None,
+        strides: ByLevel = None,
+        kernels: ByLevel = None,
         upsampling: Upsampling = "transposed",
     ) -> None:
         super().__init__()
-        if dimensions not in CONVOLUTION:
-            raise OptionError(f"a U-Net has 2 or 3 dimensions, got {dimensions}")
-        for name, value in {"channels": channels, "outputs": outputs, "convolutions": convolutions}.items():
-            if value < 1:
-                raise OptionError(f"{name} of a U-Net are at least 1, got {value}")
-        if len(widths) < 2 or min(widths) < 1:
+        require_dimensions(self.title, dimensions)
+        require_counts(self.title, channels=channels, outputs=outputs, convolutions=convolutions, widths=widths)
+        if len(widths) < 2:
             raise OptionError(f"widths of a U-Net are channels by level, at least 1 on 2 levels, got {widths}")
-        if not 0 <= dropout < 1:
-            raise OptionError(f"dropout is a probability below 1, got {dropout}")
+        require_probability(self.title, dropout)
         choose(norm, get_args(Norm), "norm of a U-Net")
         choose(upsampling, get_args(Upsampling), "upsampling of a U-Net")
-        steps = _by_level("strides", strides, len(widths) - 1, dimensions, default=2)
-        sizes = _by_level("kernels", kernels, len(widths), dimensions, default=3)
+        steps = by_level("strides", strides, len(widths) - 1, dimensions, self.title, default=2)
+        sizes = by_level("kernels", kernels, len(widths), dimensions, self.title, default=3)
         if any(size % 2 == 0 for kernel in sizes for size in kernel):
             raise OptionError(f"kernels of a U-Net are odd, so that a map keeps its size, got {kernels}")
 
@@ -106,7 +105,7 @@ class UNet(nn.Module):
         self.channels = channels
         self.widths = list(widths)
         self.norm = norm
-        self.reduction = tuple(prod(step[axis] for step in steps) for axis in range(dimensions))
+        self.single = tuple(prod(step[axis] for step in steps) for axis in range(dimensions))
 
         def level(inputs: int, index: int, stride: Extent = (1,) * dimensions) -> Level:
             return Level(
@@ -126,26 +125,13 @@ class UNet(nn.Module):
         self.decoder = Decoder(widths, steps, outputs, level, upsampling, deep_supervision=deep_supervision)
         self.apply(initialise_)
 
-    def encode(self, *inputs: Tensor, between: Between = unchanged) -> list[Tensor]:
-        """Feature maps by level, finest first. Several inputs are joined along their channels."""
-        image = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
-        if image.dim() != self.dimensions + 2 or image.shape[1] != self.channels:
-            axes = ", ".join("XYZ"[: self.dimensions])
-            raise ImageError(f"this U-Net reads (B, {self.channels}, {axes}), got {tuple(image.shape)}")
-        space = image.shape[2:]
-        if self.norm == "instance" and all(n <= r for n, r in zip(space, self.reduction, strict=True)):
-            raise ImageError(
-                f"an image of {_times(space)} voxels shrinks to a single one, of which instance norm leaves "
-                f"nothing; this U-Net needs more than {_times(self.reduction)}, or fewer levels"
-            )
-        return self.encoder(image, between)
-
-    def decode(self, features: Sequence[Tensor]) -> Tensor | dict[str, Tensor]:
-        """Scores at the image's resolution, or those of each level under deep supervision."""
-        return self.decoder(features)
-
-    def forward(self, *inputs: Tensor) -> Tensor | dict[str, Tensor]:
-        return self.decode(self.encode(*inputs))
+    @classmethod
+    def suited(
+        cls, dimensions: int, patch: Sequence[int], spacing_mm: Sequence[float | None], given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Strides and kernels for a plan, where they are not given."""
+        levels = len(given.get("widths", WIDTHS))
+        return planned_levels(dimensions, patch, spacing_mm, given, least=levels, most=levels)
 
 
 class Encoder(nn.Module):
@@ -156,11 +142,7 @@ class Encoder(nn.Module):
         self.levels = nn.ModuleList(levels)
 
     def forward(self, image: Tensor, between: Between = unchanged) -> list[Tensor]:
-        features, maps = image, []
-        for index, level in enumerate(self.levels):
-            features = between(index, level(features))
-            maps.append(features)
-        return maps
+        return along(self.levels, image, between)
 
 
 class Decoder(nn.Module):
@@ -193,7 +175,7 @@ class Decoder(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor | dict[str, Tensor]:
         features, by_level = maps[-1], []
         for level, up, skip in zip(self.levels[::-1], self.upsamplings[::-1], maps[-2::-1], strict=True):
-            features = level(torch.cat([skip, _cut(up(features), skip.shape[2:])], 1))
+            features = level(torch.cat([skip, cut(up(features), skip.shape[2:])], 1))
             by_level.append(features)
         if not (self.training and self.deep_supervision):
             return self.heads[0](features)
@@ -241,27 +223,3 @@ class Level(nn.Module):
         if self.shortcut is not None:
             result = result + self.shortcut(features)
         return self.activation(result)
-
-
-def _cut(features: Tensor, space: torch.Size) -> Tensor:
-    """Without the surplus voxel at the end of an axis that upsampling an odd size leaves."""
-    for axis, extent in enumerate(space, start=2):
-        if features.shape[axis] != extent:
-            features = features.narrow(axis, 0, extent)
-    return features
-
-
-def _by_level(
-    name: str, given: Sequence[int | Sequence[int]] | None, number: int, dimensions: int, *, default: int
-) -> list[Extent]:
-    extents = [default] * number if given is None else list(given)
-    full = [(e,) * dimensions if isinstance(e, int) else tuple(e) for e in extents]
-    if len(full) != number or any(len(e) != dimensions or min(e) < 1 for e in full):
-        raise OptionError(
-            f"{name} of this U-Net have {number} entries, each a positive int or {dimensions}, got {given}"
-        )
-    return full
-
-
-def _times(extents: Sequence[int]) -> str:
-    return " x ".join(map(str, extents))

@@ -288,7 +288,7 @@ def test_training_fits_a_threshold():
     [
         ({"dimensions": 4}, "2 or 3 dimensions, got 4"),
         ({"widths": (4,)}, "at least 1 on 2 levels"),
-        ({"outputs": 0}, "outputs of a U-Net are at least 1, got 0"),
+        ({"outputs": 0}, "outputs of a U-Net are whole numbers of at least 1, got 0"),
         ({"norm": "instence"}, "instance"),
         ({"upsampling": "cubic"}, "transposed"),
         ({"dropout": 1.0}, "below 1, got 1.0"),
