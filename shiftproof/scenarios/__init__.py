@@ -1,4 +1,4 @@
-"""Embedded cohorts whose shift is known: real anatomy, simulated acquisition.
+"""Embedded cohorts whose shift is known: real subjects, simulated acquisition.
 
 folder = shiftproof.scenarios.make("brain-sites", "cohort", size="2d")
 cohort = Cohort.read(folder / "table.csv")
@@ -17,7 +17,11 @@ from ..errors import OptionError
 if TYPE_CHECKING:
     from .scenario import Progress, Scenario
 
-MODULES = {"brain-sites": "shiftproof.scenarios.brain_sites"}  # each holds its scenario as SCENARIO
+MODULES = {  # each holds its scenario as SCENARIO
+    "brain-sites": "shiftproof.scenarios.brain_sites",
+    "chest-ct-sites": "shiftproof.scenarios.chest_ct_sites",
+    "digit-sites": "shiftproof.scenarios.digit_sites",
+}
 
 
 def names() -> list[str]:
@@ -38,7 +42,7 @@ def make(
     folder: str | Path,
     *,
     size: str = "2d",
-    subjects: int = 24,
+    subjects: int | None = None,
     seed: int = 0,
     sites: Sequence[str] | None = None,
     workers: int = 1,

@@ -6,8 +6,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,41 @@ Array = np.ndarray
 Progress = Callable[[int, int], None]  # subjects done, subjects in all
 
 SETTINGS, RECORDS, MARKER = "scenario.json", "made", "complete.json"
+USUAL = 24  # subjects a site
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One subject as it goes to disk: arrays in storage order and the affine from voxel index to RAS mm."""
+    """One subject as it goes to disk: a volume in storage order with its affine, or a picture.
+
+    Args:
+        subject: Name.
+        image: Volume (X, Y, Z) of integers, written as NIfTI, or picture (rows, columns) of 8 or 16 bits, as PNG.
+        label: uint8 of the image's shape; None where the target is a cell of the table, not a file.
+        affine: (4, 4) from voxel index to RAS mm; None for a picture, which has no place in the body.
+        columns: Further cells of the table's row, the target among them where there is no label.
+        channel: What the image shows, where planning treats it in a way of its own ("CT"): the table's column is then
+            image:CT.
+    """
 
     subject: str
-    image: Array  # int16 (X, Y, Z)
-    label: Array  # uint8 (X, Y, Z)
-    affine: Array  # (4, 4)
+    image: Array
+    label: Array | None
+    affine: Array | None
     columns: dict[str, Any]
+    channel: str = ""
 
     def digest(self) -> str:
-        """Of the arrays and their shape, not of compressed files, which differ between versions of zlib."""
+        """Of the arrays and their shape, not of compressed files, which differ between versions of zlib.
+
+        Without a label the columns count, as the target is one of them.
+        """
         content = hashlib.sha256(repr(self.image.shape).encode())
-        content.update(np.ascontiguousarray(self.image, dtype="<i2").tobytes())
-        content.update(np.ascontiguousarray(self.label, dtype="u1").tobytes())
+        content.update(np.ascontiguousarray(self.image, dtype=self.image.dtype.newbyteorder("<")).tobytes())
+        if self.label is None:
+            content.update(json.dumps(self.columns, sort_keys=True).encode())
+        else:
+            content.update(np.ascontiguousarray(self.label, dtype="u1").tobytes())
         return content.hexdigest()[:16]
 
 
@@ -47,7 +65,9 @@ class Scenario:
     """A cohort whose shift is known, made on demand from a few numbers.
 
     `hashes` are the content hashes at the default number of subjects and seed, by size; they were written
-    before any method was compared on the scenario, and a change to them is a new scenario.
+    before any method was compared on the scenario, and a change to them is a new scenario. `usual_subjects` and
+    `most_subjects` are numbers a site, by size: what is made by default (24 where a size is not named), and how many
+    the scenario's source holds (no bound where a size is not named).
     """
 
     name: str
@@ -59,6 +79,8 @@ class Scenario:
     licence: str
     hashes: dict[str, str]
     subject: Callable[..., Scan]  # (site, index, *, size, seed), importable by name: workers need it
+    usual_subjects: Mapping[str, int] = field(default_factory=dict)
+    most_subjects: Mapping[str, int] = field(default_factory=dict)
 
     def content_hash(self, digests: Iterable[tuple[str, str]]) -> str:
         lines = "".join(f"{subject} {digest}\n" for subject, digest in sorted(digests))
@@ -69,7 +91,7 @@ class Scenario:
         folder: str | Path,
         *,
         size: str = "2d",
-        subjects: int = 24,
+        subjects: int | None = None,
         seed: int = 0,
         sites: Sequence[str] | None = None,
         workers: int = 1,
@@ -79,17 +101,18 @@ class Scenario:
 
         Args:
             folder: new, empty, or one that an earlier call with the same size and seed left, complete or not.
-            size: "2d" (about ten thick slices of 64 x 64), "3d" (about 64 voxels a side) or "full" (about 1.6 mm).
-            subjects: a site; subject i is the same however many are made.
+            size: one of `sizes`; the scenario's page says what each is.
+            subjects: a site; subject i is the same however many are made. The scenario's usual number by default.
             seed: 0 is the frozen cohort; others are new people from the same distribution.
             sites: a selection; all by default.
             workers: processes; the files do not depend on it.
             progress: called with the subjects done and the subjects in all.
 
         Raises:
-            OptionError: an unknown size or site, or a number of subjects below 1.
+            OptionError: an unknown size or site, or a number of subjects below 1 or above what there is.
             StorageError: the folder holds something else, or cannot be written.
         """
+        subjects = self.usual_subjects.get(size, USUAL) if subjects is None else subjects
         chosen = self._checked(size, subjects, seed, sites, workers)
         folder = Path(folder)
         settings = {"scenario": self.name, "size": size, "seed": seed, "version": self.hashes.get(size, "")}
@@ -118,6 +141,9 @@ class Scenario:
                 f"{self.name} needs subjects and workers of at least 1 and a seed of at least 0, "
                 f"got {subjects}, {workers} and {seed}"
             )
+        most = self.most_subjects.get(size, subjects)
+        if subjects > most:
+            raise OptionError(f"{self.name} has at most {most} subjects a site at size {size}, got {subjects}")
         chosen = tuple(self.sites if sites is None else dict.fromkeys(sites))
         unknown = [s for s in chosen if s not in self.sites]
         if unknown or not chosen:
@@ -180,18 +206,39 @@ def file_hash(path: Path) -> str:
 
 
 def write_subject(make_scan: Callable[..., Scan], folder: Path, size: str, seed: int, which: tuple[str, int]) -> None:
-    """Image, label, and then the record that both are complete."""
+    """The subject's files, and then the record that they are complete."""
     site, index = which
     scan = make_scan(site, index, size=size, seed=seed)
-    names = {"image": f"images/{scan.subject}.nii.gz", "label": f"labels/{scan.subject}.nii.gz"}
-    write_nifti(folder / names["image"], scan.image, scan.affine)
-    write_nifti(folder / names["label"], scan.label, scan.affine)
+    names = write_files(folder, scan)
     record = {
         "row": {"subject": scan.subject, **names, "site": site, **scan.columns},
         "digest": scan.digest(),
         "files": {name: file_hash(folder / name) for name in names.values()},
     }
     write_json(record_path(folder, which), record)
+
+
+def write_files(folder: Path, scan: Scan) -> dict[str, str]:
+    """Image, and label if there is one; their names below `folder` by the table's column."""
+    suffix = ".png" if scan.affine is None else ".nii.gz"
+    column = f"image:{scan.channel}" if scan.channel else "image"
+    names = {column: f"images/{scan.subject}{suffix}"}
+    arrays = {column: scan.image}
+    if scan.label is not None:
+        names["label"], arrays["label"] = f"labels/{scan.subject}{suffix}", scan.label
+    for kind, array in arrays.items():
+        if scan.affine is None:
+            write_picture(folder / names[kind], array)
+        else:
+            write_nifti(folder / names[kind], array, scan.affine)
+    return names
+
+
+def write_picture(path: Path, array: Array) -> None:
+    """Atomically; rows downwards, as PNG."""
+    import SimpleITK as sitk
+
+    write_itk(path, sitk.GetImageFromArray(np.ascontiguousarray(array)))
 
 
 def write_nifti(path: Path, array: Array, affine: Array) -> None:
@@ -204,6 +251,13 @@ def write_nifti(path: Path, array: Array, affine: Array) -> None:
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(lps[:, 3].tolist())
     image.SetDirection((lps[:, :3] / spacing).ravel().tolist())
+    write_itk(path, image)
+
+
+def write_itk(path: Path, image: Any) -> None:
+    """Atomically, compressed."""
+    import SimpleITK as sitk
+
     with replacing(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)

@@ -251,10 +251,10 @@ def test_options_out_of_range_are_told(options: dict, words: str, tmp_path: Path
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
-    assert scenarios.names() == ["brain-sites"]
+    assert {"brain-sites", "digit-sites"} <= set(scenarios.names())
     with pytest.raises(OptionError, match="did you mean 'brain-sites'"):
         scenarios.get("brain-site")
-    with pytest.raises(OptionError, match="there are brain-sites"):
+    with pytest.raises(OptionError, match="there are brain-sites, "):
         scenarios.get("knee")
 
 
