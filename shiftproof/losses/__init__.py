@@ -1,4 +1,4 @@
-"""Losses by name: pure functions `loss(prediction, label, ...) -> (B,)`."""
+"""Losses by name and by what they serve: pure functions `loss(prediction, label, ...) -> (B,)`."""
 
 from __future__ import annotations
 
@@ -8,32 +8,69 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..errors import OptionError
 from ..names import choose
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LOSSES: dict[str, tuple[str, str]] = {
-    "ce": ("segmentation", "cross_entropy"),
-    "dice": ("segmentation", "dice"),
-    "dice+ce": ("segmentation", "dice_and_cross_entropy"),
-    "focal": ("segmentation", "focal"),
-    "tversky": ("segmentation", "tversky"),
+LOSSES: dict[str, dict[str, tuple[str, str]]] = {
+    "segmentation": {
+        "ce": ("segmentation", "cross_entropy"),
+        "dice": ("segmentation", "dice"),
+        "dice+ce": ("segmentation", "dice_and_cross_entropy"),
+        "focal": ("segmentation", "focal"),
+        "tversky": ("segmentation", "tversky"),
+    },
+    "multi-label segmentation": {
+        "bce": ("structures", "binary_cross_entropy"),
+        "dice": ("structures", "dice"),
+        "dice+bce": ("structures", "dice_and_binary_cross_entropy"),
+        "focal": ("structures", "focal"),
+    },
+    "classification": {
+        "ce": ("classification", "cross_entropy"),
+        "focal": ("classification", "focal"),
+    },
+    "ordinal classification": {
+        "corn": ("ordinal", "corn"),
+        "emd": ("ordinal", "earth_mover"),
+    },
+    "multi-label classification": {
+        "bce": ("multi_label", "binary_cross_entropy"),
+        "focal": ("multi_label", "focal"),
+    },
+    "regression": {
+        "huber": ("regression", "huber"),
+        "l1": ("regression", "absolute_error"),
+        "mse": ("regression", "squared_error"),
+    },
 }
-"""Name -> module in this package and function; read lazily, so that a listing does not import torch."""
+"""What is predicted -> name -> module in this package and function; read lazily, so that a listing imports no torch."""
 
-_ARGUMENTS = ("logits", "label", "ignore", "annotated")
+_ARGUMENTS = ("logits", "prediction", "label", "ignore", "annotated")
 
 
-def get(name: str, **options: Any) -> Callable[..., Tensor]:
+def get(name: str, serves: str = "segmentation", /, **options: Any) -> Callable[..., Tensor]:
     """A loss, with some of its options set.
 
+    Args:
+        name: Such as "ce"; the same name may be another function elsewhere.
+        serves: What is predicted, a key of `LOSSES`.
+        options: Keyword arguments of the function.
+
     Raises:
-        OptionError: If the name or an option is unknown.
+        OptionError: If the name or an option is unknown, or the loss serves something else.
     """
-    module, attribute = LOSSES[choose(name, LOSSES, "loss")]
+    known = LOSSES[choose(serves, LOSSES, "target of a loss")]
+    others = [family for family, names in LOSSES.items() if name in names]
+    if name not in known and others:
+        raise OptionError(
+            f'the loss "{name}" serves {" and ".join(others)}, not {serves}; known there: {", ".join(known)}'
+        )
+    module, attribute = known[choose(name, known, "loss")]
     loss = getattr(import_module(f".{module}", __package__), attribute)
-    known = [option for option in inspect.signature(loss).parameters if option not in _ARGUMENTS]
+    allowed = [option for option in inspect.signature(loss).parameters if option not in _ARGUMENTS]
     for option in options:
-        choose(option, known, f"option of the loss {name}")
+        choose(option, allowed, f"option of the loss {name}")
     return partial(loss, **options) if options else loss

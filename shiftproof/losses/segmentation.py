@@ -108,7 +108,7 @@ def dice(
         batch: Take the sums over all samples and give each the same value, as those papers do.
     """
     terms = compare(logits, label, ignore, annotated)
-    return _dice(terms, denominator, absent_class, background, batch)
+    return dice_of(terms, denominator, absent_class, background, batch)
 
 
 def dice_and_cross_entropy(
@@ -139,7 +139,7 @@ def dice_and_cross_entropy(
         clip: Of cross-entropy: smallest p in the logarithm.
     """
     terms = compare(logits, label, ignore, annotated)
-    overlap = _dice(terms, denominator, absent_class, background, batch)
+    overlap = dice_of(terms, denominator, absent_class, background, batch)
     return dice_weight * overlap + ce_weight * _cross_entropy(terms, class_weights, clip)
 
 
@@ -206,7 +206,8 @@ def _weights(terms: Terms, given: Sequence[float] | str) -> Tensor:
     return torch.as_tensor(given, dtype=y.dtype, device=y.device)
 
 
-def _dice(terms: Terms, denominator: str, absent_class: str, background: bool, batch: bool) -> Tensor:
+def dice_of(terms: Terms, denominator: str, absent_class: str, background: bool, batch: bool) -> Tensor:
+    """Dice of terms that stand, as `dice` has it."""
     p, y = terms.p, terms.target
     if denominator == "squared":
         size = p.square().sum(2) + y.square().sum(2)

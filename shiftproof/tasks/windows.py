@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.samples import Samples
+from ..data.sampling import neighbours
 from ..errors import OptionError
 
 Score = Callable[[Samples], Tensor]
@@ -29,6 +30,7 @@ def scored_slabs(
     overlap: float = 0.5,
     batch: int = 4,
     extra: dict[str, Tensor] | None = None,
+    context: int = 0,
 ) -> Iterator[tuple[int, Tensor]]:
     """Scores of a volume, a few slices of its last axis at a time.
 
@@ -44,6 +46,7 @@ def scored_slabs(
         overlap: Share of the window that neighbours have in common, from 0 to below 1.
         batch: Windows scored together.
         extra: Facts of the case, each (1, ...), repeated for each window.
+        context: In 2D, neighbouring slices on each side that the network sees as further channels.
 
     Yields:
         First slice and float32 scores (K, X, Y, n) of n slices, without gaps and in order.
@@ -61,9 +64,9 @@ def scored_slabs(
     image, inside = filled(image, size)
     space = image.shape[1:]
     if flat and size[:2] == tuple(space[:2]):
-        slabs = _slices(score, image, batch, extra or {})
+        slabs = _slices(score, image, batch, extra or {}, context)
     else:
-        slabs = _blended(score, image, size, flat, overlap, batch, extra or {})
+        slabs = _blended(score, image, size, flat, overlap, batch, extra or {}, context)
     x, y, z = inside
     for first, scores in slabs:
         low, high = max(z.start - first, 0), min(z.stop - first, scores.shape[-1])
@@ -76,10 +79,29 @@ def volume_scores(score: Score, image: Tensor, **options: Any) -> Tensor:
     return torch.cat([slab for _, slab in scored_slabs(score, image, **options)], dim=-1)
 
 
-def _slices(score: Score, image: Tensor, batch: int, extra: dict[str, Tensor]) -> Iterator[tuple[int, Tensor]]:
+def mirrored(score: Score, axes: Sequence[int]) -> Score:
+    """The mean score over mirror images along every choice of `axes` (0: the first of space), turned back.
+
+    2 to the number of axes times the work. Only for axes along which training mirrored, too: elsewhere the network
+    has never seen the other side.
+    """
+    flips = [[a + 2 for a in some] for n in range(len(axes) + 1) for some in itertools.combinations(axes, n)]
+
+    def mean(samples: Samples) -> Tensor:
+        total = score(samples)
+        for flip in flips[1:]:
+            total = total + score(samples.replace(image=samples.image.flip(flip))).flip(flip)
+        return total / len(flips)
+
+    return mean
+
+
+def _slices(
+    score: Score, image: Tensor, batch: int, extra: dict[str, Tensor], context: int
+) -> Iterator[tuple[int, Tensor]]:
     """One window covers a slice: nothing to blend, and slices can share a batch."""
     for first in range(0, image.shape[-1], batch):
-        some = image[..., first : first + batch].movedim(-1, 0)
+        some = image[..., first : first + batch].movedim(-1, 0) if not context else _shown(image, first, batch, context)
         yield first, score(_samples(some, extra)).float().movedim(0, -1)
 
 
@@ -91,6 +113,7 @@ def _blended(
     overlap: float,
     batch: int,
     extra: dict[str, Tensor],
+    context: int,
 ) -> Iterator[tuple[int, Tensor]]:
     """Weighted means over all windows that see a voxel.
 
@@ -100,12 +123,16 @@ def _blended(
     xs, ys, zs = (positions(n, w, overlap) for n, w in zip(space, size, strict=True))
     corners = list(itertools.product(xs, ys))
     depth = size[2]
+    shown = image if not context else torch.empty(0)
     weight = total = count = None
 
     for z, following in itertools.pairwise([*zs, space[2]]):
         for some in (corners[i : i + batch] for i in range(0, len(corners), batch)):
             boxes = [(slice(x, x + size[0]), slice(y, y + size[1])) for x, y in some]
-            windows = torch.stack([image[(slice(None), *box, slice(z, z + depth))] for box in boxes])
+            if context:
+                shown = _shown(image, z, 1, context)[0][..., None]
+            first = 0 if context else z
+            windows = torch.stack([shown[(slice(None), *box, slice(first, first + depth))] for box in boxes])
             scores = score(_samples(windows[..., 0] if flat else windows, extra)).float()
             scores = scores[..., None] if flat else scores
             if weight is None or total is None or count is None:
@@ -124,6 +151,13 @@ def _blended(
                 yield first + own.start, total[..., ring] / count[..., ring]
                 total[..., ring] = 0
                 count[..., ring] = 0
+
+
+def _shown(image: Tensor, first: int, number: int, context: int) -> Tensor:
+    """Slices from `first` on with their neighbours as channels, (n, (2 * context + 1) * C, X, Y)."""
+    depth = image.shape[-1]
+    slices = range(first, min(first + number, depth))
+    return torch.stack([image[..., neighbours(z, depth, context)].movedim(-1, 0).flatten(0, 1) for z in slices])
 
 
 def _places(first: int, number: int, depth: int) -> list[tuple[slice, slice]]:

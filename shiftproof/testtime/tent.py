@@ -12,7 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from ..data.samples import Samples
 from ..errors import MethodError, OptionError
 from ..methods.method import Method
-from ..tasks.task import Predict, Prediction
+from ..tasks.task import Predict, Prediction, Task
 
 
 def tent(
@@ -32,8 +32,9 @@ def tent(
     Paper: D. Wang et al., "Tent: Fully Test-Time Adaptation by Entropy Minimization", ICLR 2021,
     https://arxiv.org/abs/2006.10726. Deviations: group, layer and instance norm are adapted as well, as in the
     authors' later practice; `foreground` averages the entropy within each predicted class first, since
-    background decides a plain mean in segmentation; adaptation is `episodic` by default, because a single case
-    that goes wrong would otherwise spoil all that follow. Continual adaptation returns the prediction from before
+    background decides a plain mean in segmentation (of classes that may occur together, the entropy is the sum over
+    them, and a voxel counts for each that is predicted there); adaptation is `episodic` by default, because a single
+    case that goes wrong would otherwise spoil all that follow. Continual adaptation returns the prediction from before
     the batch's last update, as in the paper; an episode returns the one after it, since nothing else would profit.
 
     Args:
@@ -42,14 +43,17 @@ def tent(
             a network without batch norm the method's own prediction.
         steps: Updates per batch.
         episodic: Whether each batch starts from the trained weights; otherwise adaptation goes on.
-        foreground: Whether the entropy is averaged per predicted class before the mean.
+        foreground: Whether the entropy is averaged per predicted class before the mean; only of voxels, a whole
+            image has one entropy.
 
     Raises:
         OptionError: For a negative rate or no step.
-        MethodError: If the network has no affine normalisation layer to adapt.
+        MethodError: If the network has no affine normalisation layer to adapt, or the task no probabilities.
     """
     if steps < 1 or rate < 0:
         raise OptionError(f"TENT takes at least 1 step at a rate of at least 0, got {steps} and {rate}")
+    # Refused here rather than at the first image.
+    method.task.entropy(method.task.blank((1,) * method.setting.dimensions)[0])
     adapted = copy.deepcopy(method)
     adapted.requires_grad_(False)
     layers = [m for m in adapted.modules() if isinstance(m, NORMS) and m.weight is not None]
@@ -79,7 +83,7 @@ def tent(
         with torch.enable_grad():
             for _ in range(steps):
                 prediction = adapted.predict(samples)
-                loss = mean_entropy(adapted.task.scores(prediction), by_class=foreground)
+                loss = mean_entropy(adapted.task, prediction, by_class=foreground)
                 gradients = torch.autograd.grad(loss, weights, allow_unused=True)
                 for p, gradient in zip(weights, gradients, strict=True):
                     p.grad = gradient
@@ -95,14 +99,18 @@ def tent(
 NORMS: tuple[type[nn.Module], ...] = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-def mean_entropy(scores: Tensor, *, by_class: bool) -> Tensor:
-    """Entropy of softmax(scores), (B, K, ...), in nats: averaged over everything, or within predicted classes first."""
-    logs = scores.log_softmax(1)
-    entropy = -(logs.exp() * logs).sum(1)
-    if not by_class:
+def mean_entropy(task: Task, prediction: Prediction, *, by_class: bool) -> Tensor:
+    """The task's entropy in nats: averaged over everything, or of voxels within predicted classes first."""
+    entropy = task.entropy(prediction)
+    if not by_class or entropy.dim() == 1:
         return entropy.mean()
-    answer = scores.detach().argmax(1)
-    return torch.stack([entropy[answer == k].mean() for k in answer.unique()]).mean()
+    with torch.no_grad():
+        answer = task.answer(prediction)
+        if answer.dtype == torch.bool:  # structures that may overlap, and what belongs to none
+            regions = [*answer.unbind(1), ~answer.any(1)]
+        else:
+            regions = [answer == k for k in answer.unique()]
+    return torch.stack([entropy[region].mean() for region in regions if region.any()]).mean()
 
 
 def detached(prediction: Prediction) -> Prediction:

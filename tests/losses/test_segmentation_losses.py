@@ -13,7 +13,7 @@ from shiftproof import losses
 from shiftproof.errors import LabelError, OptionError
 from shiftproof.losses.segmentation import cross_entropy, dice, dice_and_cross_entropy, focal, tversky
 
-EVERY = sorted(losses.LOSSES)
+EVERY = sorted(losses.LOSSES["segmentation"])
 DICE_FORMS = [
     {"denominator": d, "absent_class": a, "background": b, "batch": s}
     for d in ("squared", "linear")

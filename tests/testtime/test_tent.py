@@ -6,7 +6,10 @@ import torch
 
 from shiftproof.data.samples import Samples
 from shiftproof.errors import MethodError
+from shiftproof.tasks.segmentation import Segmentation
 from shiftproof.testtime.tent import mean_entropy, tent
+
+TASK = Segmentation(["background", "disc", "ring"])
 
 
 @pytest.fixture
@@ -25,16 +28,16 @@ def test_entropy_is_that_of_the_softmax():
     scores = torch.randn(2, 3, 5)
     p = np.exp(scores.numpy()) / np.exp(scores.numpy()).sum(1, keepdims=True)
     entropy = -(p * np.log(p)).sum(1)
-    assert float(mean_entropy(scores, by_class=False)) == pytest.approx(entropy.mean(), rel=1e-5)
+    assert float(mean_entropy(TASK, scores, by_class=False)) == pytest.approx(entropy.mean(), rel=1e-5)
     answer = p.argmax(1)
     by_class = np.mean([entropy[answer == k].mean() for k in np.unique(answer)])
-    assert float(mean_entropy(scores, by_class=True)) == pytest.approx(by_class, rel=1e-5)
+    assert float(mean_entropy(TASK, scores, by_class=True)) == pytest.approx(by_class, rel=1e-5)
 
 
 def test_gradient_of_the_entropy_is_the_closed_form():
     """dH/dz_k = -p_k (log p_k + H)."""
     z = torch.randn(1, 4, dtype=torch.float64, requires_grad=True)
-    (g,) = torch.autograd.grad(mean_entropy(z[..., None], by_class=False), z)
+    (g,) = torch.autograd.grad(mean_entropy(TASK, z[..., None], by_class=False), z)
     p = z.detach().softmax(1)
     entropy = -(p * p.log()).sum()
     torch.testing.assert_close(g, -p * (p.log() + entropy))
@@ -77,7 +80,7 @@ def test_entropy_falls_and_accuracy_returns_under_a_gain(toys, trained):
     adapted = tent(trained, rate=1e-2, steps=5)(samples.without_labels())
     statistics = tent(trained, rate=0.0)(samples.without_labels())
     assert dice(trained, adapted, samples) > dice(trained, plain, samples) + 0.2
-    assert mean_entropy(adapted, by_class=True) < mean_entropy(statistics, by_class=True)
+    assert mean_entropy(TASK, adapted, by_class=True) < mean_entropy(TASK, statistics, by_class=True)
 
 
 def test_it_works_inside_evaluation_without_gradients(toys, trained):
