@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from . import catalogue, losses, nets
+from . import catalogue, nets, tasks
 from .data.plan import Plan
 from .data.sampling import Feed, Patches
 from .data.splits import Split
@@ -20,9 +20,10 @@ from .data.store import Case, Store
 from .deploy.model import save_model
 from .errors import OptionError, RunError
 from .files import write_text
+from .group import current
 from .methods.method import Method, Setting
 from .names import choose, converted
-from .recipe import Recipe, build
+from .recipe import Recipe, build, build_network
 from .train import Progress, Run, Trainer
 from .transforms.presets import preset
 from .versions import versions
@@ -76,7 +77,7 @@ class Experiment:
             tensorboard=tensorboard,
         )
         # Whole means complete: the folder appears at once, so an existing one is never half a model.
-        if not (folder / "model").exists():
+        if current().first and not (folder / "model").exists():
             facts = {"run": dataclasses.asdict(run), "versions": versions(), **(information or {})}
             save_model(folder / "model", method, self.recipe, self.plan, self.setting, information=facts)
         return run
@@ -109,7 +110,7 @@ class Experiment:
         options = catalogue.check_options(self.recipe.method, cls, dict(self.recipe.options))
         return _without_none(
             {
-                "recipe": self.recipe.as_dict() | {"options": options},
+                "recipe": self.recipe.as_dict() | {"options": options, "network": nets.pinned(self.recipe.network)},
                 "trainer": dataclasses.asdict(self.trainer),
                 "setting": dataclasses.asdict(self.setting),
                 "sampling": {
@@ -154,8 +155,8 @@ def prepare(
         target = store.prepare(split.target, plan, workers=workers, progress=progress)
     sources = sorted({case.domain for case in source})
     domains = sources + sorted({case.domain for case in target} - set(sources))
-    setting = Setting(domains, len(plan.channels), plan.dimensions, len(sources))
-    patches = Patches(tuple(plan.patch), recipe.sampling.get("foreground", Patches.foreground))
+    setting = Setting(domains, plan.inputs, plan.dimensions, len(sources))
+    patches = Patches(tuple(plan.patch), recipe.sampling.get("foreground", Patches.foreground), plan.context)
     batches = recipe.sampling.get("batches", catalogue.method(recipe.method).needs.batches)
     feed = Feed(source, domains, patches, size=trainer.batch, target=target, batches=batches, seed=trainer.seed)
     return Experiment(recipe, plan, trainer, setting, feed, held_back)
@@ -167,7 +168,8 @@ def transform_of(recipe: Recipe, plan: Plan) -> Callable[..., Any]:
         recipe.transforms,
         dimensions=plan.dimensions,
         patch=plan.patch,
-        spatial=("image", "label", "ignore"),
+        # Where a scan has one label, that does not move.
+        spatial=("image", "label", "ignore") if plan.task == "segmentation" else ("image",),
         # nnU-Net's limit for treating a volume as a stack of slices.
         anisotropic=max(spacing) > 3 * min(spacing),
         spacing_mm=spacing,
@@ -189,13 +191,11 @@ def require_sound(recipe: Recipe, plan: Plan) -> None:
         if recipe.test_time is not None:
             adapt = catalogue.test_time(recipe.test_time)
             catalogue.check_options(recipe.test_time, adapt, dict(recipe.test_time_options))
-        criterion = losses.get(recipe.loss, **recipe.loss_options)
-        space, classes = (2,) * plan.dimensions, len(plan.classes)
-        criterion(torch.zeros(1, classes, *space), torch.zeros(1, *space, dtype=torch.long))
-        network = {"name": "unet", **recipe.network}
+        setting = Setting(["a", "b"], plan.inputs, plan.dimensions, 2)
+        task = tasks.make(plan.target, plan.classes, loss=recipe.loss, options=recipe.loss_options)
         with torch.device("meta"):  # takes no memory
-            sizes = {"dimensions": plan.dimensions, "channels": len(plan.channels), "outputs": classes}
-            nets.build(network.pop("name"), **sizes, **network)
+            build_network(recipe, task, setting, plan, weights=False)
+        task.loss(*task.blank((2,) * plan.dimensions))
         if "seed" in recipe.training:
             raise OptionError("seeds are the study's, the same for every row; remove training.seed")
         for key in recipe.training:

@@ -15,9 +15,15 @@ from .names import choose
 
 if TYPE_CHECKING:
     from .data.plan import Plan
+    from torch import nn
+
     from .methods.method import Method, Setting
+    from .tasks.task import Task
 
 PRESETS = ("none", "light", "strong")
+
+SMALL: dict[str, dict[str, Any]] = {"resnet": {"width": 0.25}}
+"""Options of a task's network where a recipe names none: of a size that a laptop trains, as the U-Net's own are."""
 
 Role = Literal["row", "source-only", "target-supervised"]
 
@@ -30,7 +36,7 @@ class Recipe:
         name: Unique within a study.
         method: Name in the catalogue.
         options: The method's options that differ from its defaults.
-        loss: Name of the task's loss, `loss_options` its options.
+        loss: Name of a loss of the task, None for the task's default; `loss_options` its options.
         transforms: Preset of augmentation: "none", "light", "strong"; `transforms_options` its options, such as
             `mirror_axes` where the label tells left from right.
         sampling: "foreground" (share of patches centred on a structure) and "batches" ("mixed", "balanced",
@@ -45,7 +51,7 @@ class Recipe:
     name: str
     method: str = "erm"
     options: Mapping[str, Any] = field(default_factory=dict)
-    loss: str = "dice+ce"
+    loss: str | None = None
     loss_options: Mapping[str, Any] = field(default_factory=dict)
     transforms: str = "light"
     transforms_options: Mapping[str, Any] = field(default_factory=dict)
@@ -126,7 +132,15 @@ class Recipe:
         return "generalisation: held-out domain unseen" + (", adapts while predicting" if self.test_time else "")
 
 
-def build(recipe: Recipe, plan: Plan, setting: Setting, *, seed: int = 0) -> Method:
+def mirror_axes(recipe: Recipe, dimensions: int) -> tuple[int, ...]:
+    """Axes along which a recipe's augmentation mirrors."""
+    given = recipe.transforms_options.get("mirror_axes")
+    if recipe.transforms == "none" or (given is None and recipe.transforms != "strong"):
+        return ()
+    return tuple(range(dimensions)) if given is None else tuple(given)
+
+
+def build(recipe: Recipe, plan: Plan, setting: Setting, *, seed: int = 0, weights: bool = True) -> Method:
     """A fresh method with its network, initialised from the seed.
 
     Raises:
@@ -135,26 +149,58 @@ def build(recipe: Recipe, plan: Plan, setting: Setting, *, seed: int = 0) -> Met
     """
     import torch
 
-    from . import nets
-    from .tasks.segmentation import Segmentation
+    from . import tasks
 
     cls = catalogue.method(recipe.method)
-    task = Segmentation(plan.classes, loss=recipe.loss, options=recipe.loss_options)
+    task = tasks.make(plan.target, plan.classes, loss=recipe.loss, options=recipe.loss_options)
     check_needs(recipe, cls, task.name, setting)
-    wanted = {"name": "unet", **recipe.network}
-    for key, value in cls.needs.network.items():
+    torch.manual_seed(seed)
+    network = build_network(recipe, task, setting, plan, weights=weights)
+    options = catalogue.check_options(recipe.method, cls, dict(recipe.options))
+    return cls(network, task, setting, **options)
+
+
+def build_network(
+    recipe: Recipe, task: Task, setting: Setting, plan: Plan, *, weights: bool = True
+) -> nn.Module:
+    """The network that a recipe names, or the task's own, as its method needs it.
+
+    Args:
+        recipe, task, setting, plan: As the run has them.
+        weights: Whether it starts from the file that the recipe names; a trained one needs no such file.
+
+    Raises:
+        MethodError: If the method needs an option that the recipe gives another value, or features that the network
+            does not give.
+        OptionError: If the network serves another task, or an option is unknown.
+    """
+    from . import nets
+
+    needs = catalogue.method(recipe.method).needs
+    usual = nets.DEFAULTS[task.name]
+    wanted = {"name": usual, **({} if "name" in recipe.network else SMALL.get(usual, {})), **recipe.network}
+    for key, value in needs.network.items():
         if wanted.setdefault(key, value) != value:
             raise MethodError(f"{recipe.method} needs a network with {key}={value!r}, got {wanted[key]!r}")
-    torch.manual_seed(seed)
+    if not weights:
+        wanted = {key: value for key, value in wanted.items() if key not in ("weights", "weights_hash")}
+    for key in ("dimensions", "channels", "outputs", "patch", "spacing_mm"):
+        if key in wanted:
+            raise OptionError(f'"{key}" of the network follows from the plan; remove it from the recipe')
+    name = wanted.pop("name")
+    nets.require_serves(name, task.name)
     network = nets.build(
-        wanted.pop("name"),
+        name,
         dimensions=setting.dimensions,
         channels=setting.channels,
         outputs=task.outputs,
+        patch=plan.patch,
+        spacing_mm=plan.spacing_mm[: plan.dimensions],
         **wanted,
     )
-    options = catalogue.check_options(recipe.method, cls, dict(recipe.options))
-    return cls(network, task, setting, **options)
+    if needs.features:
+        nets.require_cuttable(network, name, recipe.method)
+    return network
 
 
 def check_needs(recipe: Recipe, cls: type[Method], task: str, setting: Setting) -> None:

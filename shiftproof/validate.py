@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from .data.samples import Samples
-from .data.sampling import whole
+from .data.sampling import Patches, case_samples, whole
 from .data.store import Case
 from .methods.method import Method
-from .tasks.task import Predict, Task
+from .tasks.task import Predict, Prediction, Task
 from .tasks.windows import volume_scores
 
 
@@ -58,7 +58,7 @@ SELECTIONS: dict[str, Callable[[Validation, int], float]] = {
 
 @torch.no_grad()
 def validate(
-    method: Method, cases: Sequence[Case], domains: Sequence[str], patch: tuple[int, ...], device: torch.device
+    method: Method, cases: Sequence[Case], domains: Sequence[str], patches: Patches, device: torch.device
 ) -> Validation:
     """Scores of a method on labelled cases, on the grid that it was trained on.
 
@@ -66,32 +66,42 @@ def validate(
     """
     scores: dict[str, list[dict[str, float]]] = {}
     for case in cases:
-        found = measured(method.predict, method.task, case, domains, patch, device)
+        found = measured(method.predict, method.task, case, domains, patches, device)
         scores.setdefault(case.domain, []).append(found)
     by_domain = {d: _mean([_mean(list(f.values())) for f in found]) for d, found in scores.items()}
-    names = method.task.classes[1:]
+    names = method.task.structures
     by_structure = {n: _mean([f[n] for found in scores.values() for f in found if n in f]) for n in names}
     return Validation(by_domain, by_structure)
 
 
 def measured(
-    predict: Predict, task: Task, case: Case, domains: Sequence[str], patch: tuple[int, ...], device: torch.device
+    predict: Predict, task: Task, case: Case, domains: Sequence[str], patches: Patches, device: torch.device
 ) -> dict[str, float]:
     """Quick scores of one case by structure."""
-    samples = whole(case, len(patch), domains).to(device)
+    if not case.labelled:
+        return {}
+    if case.target is not None:
+        samples = case_samples(case, patches, domains).to(device)
+        return {name: float(v) for name, v in task.measure(merged(predict(samples)), samples[:1]).items()}
+    samples = whole(case, len(patches.size), domains).to(device)
 
     def score(windows: Samples) -> torch.Tensor:
         domain = None if samples.domain is None else samples.domain[:1].expand(len(windows))
         return task.scores(predict(windows.replace(domain=domain)))
 
     volume = torch.from_numpy(np.array(case.image)).to(device)
-    scores = volume_scores(score, volume, window=patch)[None]
-    if case.label is None:
-        return {}
+    scores = volume_scores(score, volume, window=patches.size, context=patches.context)[None]
     label = torch.from_numpy(np.array(case.label)).to(device)[None]
     facts = {"ignore": label == 255, "annotated": torch.from_numpy(case.annotated).to(device)[None]}
     truth = Samples(volume[None], torch.where(label == 255, 0, label).long(), extra=facts)
     return {name: float(value) for name, value in task.measure(scores, truth).items()}
+
+
+def merged(prediction: Prediction) -> Prediction:
+    """One prediction of a scan from those of its views, (n, ...) to (1, ...): the mean of what the network gives."""
+    if isinstance(prediction, dict):
+        return {name: value.mean(0, keepdim=True) for name, value in prediction.items()}
+    return prediction.mean(0, keepdim=True)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -23,6 +23,11 @@ class PlanOf:
 
     classes = ["background", "disc", "ring"]
     channels = ["image"]
+    target = {"task": "segmentation", "kind": "multi-class"}
+
+    def __init__(self, dimensions: int = 2) -> None:
+        self.dimensions = dimensions
+        self.patch, self.spacing_mm = [16] * dimensions, [1.0] * dimensions
 
 
 def discs(
@@ -63,7 +68,7 @@ def make(
     """A method with a network of a few hundred weights."""
     setting = Setting([f"d{i}" for i in range(sources + targets)], 1, dimensions, sources)
     recipe = Recipe(name, method=name, options=options, target=targets > 0, network={"widths": [4, 8], "norm": norm})
-    return build(recipe, PlanOf(), setting, seed=seed)  # type: ignore[arg-type]
+    return build(recipe, PlanOf(dimensions), setting, seed=seed)  # type: ignore[arg-type]
 
 
 def batch_of(method: Method, index: int, draw: int = 0, per_domain: int = 2, **looks) -> Batch:
@@ -123,6 +128,7 @@ class MemoryCase:
 
     def __init__(self, subject: str, domain: str, image: np.ndarray, label: np.ndarray | None) -> None:
         self.subject, self.domain, self.image, self.label = subject, domain, image, label
+        self.labelled, self.target = label is not None, None
         classes = 3
         self.present = np.ones(len(image), dtype=bool)
         self.annotated = np.ones(classes, dtype=bool)

@@ -31,9 +31,16 @@ def methods(
         print_json(found_one)
         return
     typer.echo(found_one["documentation"])
-    if found_one["options"]:
+    print_options(found_one["options"])
+
+
+def print_options(options: list[dict[str, Any]]) -> None:
+    """A table of options, if there are any."""
+    from .show import print_table
+
+    if options:
         typer.echo("")
-        rows = [[o["name"], o["type"], str(o["default"]), o["help"]] for o in found_one["options"]]
+        rows = [[o["name"], o["type"], str(o["default"]), o["help"]] for o in options]
         print_table("options", ["name", "type", "default", "effect"], rows)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from ..recipe import Recipe
     from ..train import Trainer
 
 COHORT = typer.Argument(..., help="The cohort's table: CSV or Parquet.", show_default=False)
@@ -26,6 +27,12 @@ DIMENSIONS = typer.Option(None, help="2 or 3; planned from the training domains 
 SPACING = typer.Option(None, help="Voxel size in mm as 1,1,3; planned by default.")
 PATCH = typer.Option(None, help="Patch size in voxels as 64,64; planned by default.")
 
+CONTEXT = typer.Option(None, help="In 2D, slices on each side that are shown beside the predicted one (2.5D, cine).")
+NETWORK = typer.Option(
+    None, help="Network of rows that name none, with options: resnet,depth=34,width=0.5; see `shiftproof methods`."
+)
+WEIGHTS = typer.Option(None, help="Weights to start from: a model folder, a .safetensors file or a saved state dict.")
+
 
 def trainer(**given: Any) -> Trainer:
     from ..train import Trainer
@@ -33,9 +40,13 @@ def trainer(**given: Any) -> Trainer:
     return Trainer(**given)
 
 
-def plan(dimensions: int | None, spacing: str | None, patch: str | None) -> dict[str, Any]:
+def plan(
+    dimensions: int | None, spacing: str | None, patch: str | None, context: int | None = None
+) -> dict[str, Any]:
     """Overrides of the plan."""
     found: dict[str, Any] = {}
+    if context is not None:
+        found["context"] = context
     if dimensions is not None:
         found["dimensions"] = dimensions
     if spacing:
@@ -43,6 +54,43 @@ def plan(dimensions: int | None, spacing: str | None, patch: str | None) -> dict
     if patch:
         found["patch"] = numbers(patch, int, "--patch")
     return found
+
+
+def networked(rows: list[Recipe], network: str | None, weights: Path | None) -> list[Recipe]:
+    """The rows, with the network of the command line where they name none.
+
+    Raises:
+        OptionError: If the text is not NAME or NAME,OPTION=VALUE,...
+    """
+    import dataclasses
+
+    from ..errors import OptionError
+
+    if network is None and weights is None:
+        return rows
+    table: dict[str, Any] = {}
+    if network is not None:
+        name, *options = network.split(",")
+        table["name"] = name.strip()
+        for option in options:
+            key, equals, value = option.partition("=")
+            if not equals:
+                raise OptionError(f"--network is NAME or NAME,OPTION=VALUE,..., got {network!r}")
+            table[key.strip()] = _value(value.strip())
+    if weights is not None:
+        table["weights"] = str(Path(weights).resolve())
+    return [row if "name" in row.network else dataclasses.replace(row, network={**table, **row.network}) for row in rows]
+
+
+def _value(text: str) -> Any:
+    """A number, true or false, a list such as 2x2x1; else text."""
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        parts = text.split("x")
+        return [int(part) for part in parts] if len(parts) > 1 and all(map(str.isdigit, parts)) else text
 
 
 def numbers(text: str, kind: type, option: str) -> list[Any]:

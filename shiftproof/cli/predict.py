@@ -18,10 +18,11 @@ def predict(
     probabilities: bool = typer.Option(False, help="Write the probabilities of each class, too."),
     device: str = o.DEVICE,
     batch: int = typer.Option(4, help="Windows scored together."),
+    flips: bool = typer.Option(False, help="Average over mirror images along the axes that training mirrored."),
     overwrite: bool = typer.Option(False, help="Predict again what is there."),
     json: bool = JSON,
 ) -> None:
-    """shiftproof predict MODEL SCANS... OUT: write a label file for each scan, in its geometry."""
+    """shiftproof predict MODEL SCANS... OUT: a label file for each scan, in its geometry, or an answer for each."""
     from ..deploy.predictor import predict as run
     from ..errors import OptionError
     from .show import bar, print_json
@@ -31,8 +32,8 @@ def predict(
     *given, out = scans
     with bar("scans") as update:
         found = run(
-            model, given, out, probabilities=probabilities, device=device, batch=batch, overwrite=overwrite,
-            progress=update,
+            model, given, out, probabilities=probabilities, device=device, batch=batch, flips=flips,
+            overwrite=overwrite, progress=update,
         )  # fmt: skip
     failed = [f for f in found if f.error]
     if json:

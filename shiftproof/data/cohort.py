@@ -7,14 +7,16 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CohortError, LabelError, SplitError
 from ..files import replacing
-from .labels import HOW_TO_MAKE, LabelMap, nearest
+from .labels import HOW_TO_MAKE, nearest
 from .tables import as_text, file_columns, read_table, relative_to, require_columns
+from .targets import Labels, Targets, read_labels
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
 
     from .hashes import FileHashes
@@ -28,8 +30,10 @@ class Row:
         subject: Who; several scans may share a subject.
         domain: Value of the cohort's domain column.
         images: File by channel; None where this scan lacks the channel.
-        label: File, or None where unlabelled.
+        label: File, or None where unlabelled or where labels are cells of the table.
         columns: Every other column, as text; "" where empty.
+        target: Label of a task whose labels are cells, see `Targets.of`; None where unlabelled.
+        annotated: (K,) bool, of which classes `target` says something.
     """
 
     subject: str
@@ -37,6 +41,12 @@ class Row:
     images: dict[str, Path | None]
     label: Path | None
     columns: dict[str, str]
+    target: np.ndarray | None = None
+    annotated: np.ndarray | None = None
+
+    @property
+    def labelled(self) -> bool:
+        return self.label is not None or self.target is not None
 
 
 class Cohort:
@@ -51,7 +61,7 @@ class Cohort:
         table: The rows.
         root: Folder that relative paths count from.
         domain: The column that tells the domain.
-        labels: Meaning of the label values; None where nothing is labelled.
+        labels: Meaning of the labels: values of files, or cells of the table; None where nothing is labelled.
 
     Raises:
         CohortError: If a column is missing or a row cannot be used.
@@ -63,7 +73,7 @@ class Cohort:
         root: Path | str = ".",
         *,
         domain: str = "site",
-        labels: LabelMap | None = None,
+        labels: Labels | None = None,
     ) -> None:
         self.table = as_text(table)
         self.root = Path(root).absolute()
@@ -90,7 +100,7 @@ class Cohort:
         except CohortError as error:
             raise CohortError(f"{path}: {error}") from error
         beside = path.parent / "labels.toml"
-        return cohort.with_labels(LabelMap.read(beside)) if beside.exists() else cohort
+        return cohort.with_labels(read_labels(beside)) if beside.exists() else cohort
 
     def write(self, path: Path | str) -> Path:
         """Write the table (CSV or Parquet, by extension), and `labels.toml` beside it; each complete or not
@@ -103,7 +113,7 @@ class Cohort:
             raise CohortError(f"a cohort is written as .csv or .parquet, got {path.name}")
         folder = path.parent.absolute()
         table = self.table.copy()
-        for column in file_columns(table):
+        for column in self._file_columns():
             table[column] = [relative_to(self.root / v, folder) if v else "" for v in table[column]]
         with replacing(path) as temporary:
             if path.suffix == ".csv":
@@ -114,14 +124,20 @@ class Cohort:
             self.labels.write(folder / "labels.toml")
         return path
 
-    def with_labels(self, labels: LabelMap | None) -> Cohort:
-        """The same scans with another meaning of the label values.
+    def with_labels(self, labels: Labels | None) -> Cohort:
+        """The same scans with another meaning of the labels.
 
         Raises:
-            LabelError: If its sections are by a column that this table lacks or that does not fit the
-                domains.
+            LabelError: If it names a column that this table lacks, or one that does not fit the domains.
         """
-        if labels is not None and labels.domains and labels.column != self.domain:
+        if isinstance(labels, Targets):
+            missing = [c for c in labels.columns if c not in self.table]
+            if missing:
+                raise LabelError(
+                    f'labels.toml reads {labels.task} from the column "{missing[0]}", which is not there; '
+                    f"{nearest(missing[0], self.columns)}"
+                )
+        elif labels is not None and labels.domains and labels.column != self.domain:
             if labels.column not in self.table:
                 raise LabelError(
                     f"labels.toml has sections by {labels.column}, which is no column; "
@@ -178,22 +194,51 @@ class Cohort:
     @property
     def labelled(self) -> int:
         """How many scans have a label."""
-        return int((self.table["label"] != "").sum()) if "label" in self.table else 0
+        return sum(self._has_label())
+
+    @property
+    def task(self) -> str:
+        """What the labels are for."""
+        return "segmentation" if self.labels is None else self.labels.task
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns that tell of a label: of a file, or the cells themselves."""
+        if isinstance(self.labels, Targets):
+            return self.labels.columns
+        return ["label"] if "label" in self.table else []
+
+    def only_labelled(self) -> Cohort:
+        """The scans that have a label."""
+        return self._of(self.table.loc[self._has_label()])
+
+    def _has_label(self) -> list[bool]:
+        columns = self.label_columns
+        return [any(cells) for cells in zip(*(self.table[c] for c in columns), strict=True)] or [False] * len(self)
+
+    def _file_columns(self) -> list[str]:
+        cells = self.label_columns if isinstance(self.labels, Targets) else []
+        return [c for c in file_columns(self.table) if c not in cells]
 
     def rows(self) -> Iterator[Row]:
         """One `Row` a scan, in the order of the table."""
         names = self.columns
-        files = set(file_columns(self.table))
+        targets = self.labels if isinstance(self.labels, Targets) else None
+        # What tells of a label must not reach a method among the other columns.
+        files = {*self._file_columns(), *self.label_columns}
         single = "image" in names
         for values in self.table.itertuples(index=False, name=None):
             cells = dict(zip(names, values, strict=True))
             images = {c: cells["image" if single else f"image:{c}"] for c in self.channels}
+            target = targets and targets.of(cells, f"subject {cells['subject']}")
             yield Row(
                 cells["subject"],
                 cells[self.domain],
                 {c: self.root / name if name else None for c, name in images.items()},
-                self.root / cells["label"] if cells.get("label") else None,
+                self.root / cells["label"] if targets is None and cells.get("label") else None,
                 {name: cells[name] for name in names if name not in files},
+                target,
+                None if targets is None or target is None else targets.annotated(target),
             )
 
     def where(self, **columns: object) -> Cohort:
@@ -225,8 +270,8 @@ class Cohort:
         return self._of(self.table[[s in names for s in self.table["subject"]]])
 
     def without_labels(self) -> Cohort:
-        """The same scans without the names of their label files."""
-        return self._of(self.table.assign(label="") if "label" in self.table else self.table)
+        """The same scans without their labels, or the names of the files that hold them."""
+        return self._of(self.table.assign(**dict.fromkeys(self.label_columns, "")))
 
     def leave_one_out(self) -> Iterator[tuple[Cohort, Cohort]]:
         """(others, held out) for each domain; other scans of a held-out subject are on neither side.
@@ -264,7 +309,10 @@ class Cohort:
         rows = []
         for row in self.rows():
             files = {c: p and hashes.of(p) for c, p in row.images.items()}
-            rows.append(json.dumps([row.columns, files, row.label and hashes.of(row.label)], sort_keys=True))
+            label: Any = row.label and hashes.of(row.label)
+            if row.target is not None:
+                label = row.target.tolist()
+            rows.append(json.dumps([row.columns, files, label], sort_keys=True))
         labels = None if self.labels is None else self.labels.as_dict()
         whole = json.dumps([self.domain, labels, sorted(rows)], sort_keys=True)
         return hashlib.sha256(whole.encode()).hexdigest()

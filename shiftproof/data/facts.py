@@ -58,7 +58,8 @@ def facts_of(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Facts]:
     """`Facts` of every scan; of the channels in `clip` the intensities of labelled structures too."""
-    jobs = [(row, cohort.labels, tuple(clip)) for row in cohort.rows()]
+    labels = cohort.labels if isinstance(cohort.labels, LabelMap) else None
+    jobs = [(row, labels, tuple(clip)) for row in cohort.rows()]
     return run(_facts, jobs, workers=workers, progress=progress)
 
 

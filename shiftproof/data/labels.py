@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from ..files import write_text
 
 IGNORE = 255
 """Class index, on disk only, of voxels whose label says nothing."""
+
+KINDS = ("multi-class", "multi-label")
 
 Values = dict[str, tuple[int, ...]]
 """Structure to the values that mean it; a structure that is absent is not annotated."""
@@ -39,17 +41,24 @@ class LabelMap:
         default: Meaning of the values where a domain says nothing else; None if every domain has to.
         domains: Meaning by domain, in place of the default.
         column: The column whose values `domains` names.
+        kind: "multi-class": a voxel belongs to one class. "multi-label": structures may overlap, and a value may
+            mean several of them, as `whole = [1, 2]` and `core = [1]`.
 
     Raises:
-        LabelError: If a name is unknown or a value has two meanings.
+        LabelError: If a name is unknown, or a value has two meanings where it may have only one.
     """
 
     classes: tuple[str, ...]
     default: Meaning | None = None
     domains: Mapping[str, Meaning] = field(default_factory=dict)
     column: str = "site"
+    kind: str = "multi-class"
+
+    task: ClassVar[str] = "segmentation"
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise LabelError(f"labels of a segmentation are {' or '.join(KINDS)}, got kind = {self.kind!r}")
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes) or len(self.classes) > 250:
             raise LabelError(
                 f"classes are 2 to 250 different names, background first, got {list(self.classes)}; "
@@ -88,7 +97,12 @@ class LabelMap:
     def from_dict(cls, table: Mapping[str, Any], name: str = "labels") -> LabelMap:
         """From what `as_dict` gives, or a parsed `labels.toml`; `name` is what errors call it."""
         classes = table.get("classes")
-        if not isinstance(classes, list) or not all(isinstance(c, str) and c for c in classes):
+        kind = table.get("kind", KINDS[0])
+        if kind not in KINDS:
+            raise LabelError(f"{name}: labels of a segmentation are {' or '.join(KINDS)}, got kind = {kind!r}")
+        several = kind == "multi-label"
+        table = {key: value for key, value in table.items() if key != "kind"}
+        if not isinstance(classes, list) or not classes or not all(isinstance(c, str) and c for c in classes):
             raise LabelError(
                 f'{name}: "classes" must be a list of names, background first, got {classes!r}; '
                 'for example classes = ["background", "lesion"]'
@@ -105,7 +119,9 @@ class LabelMap:
                 "column; "
                 "name every section [COLUMN.VALUE] with the same COLUMN"
             )
-        default = _mapping(table["default"], tuple(classes), f"{name} [default]") if "default" in table else None
+        default = (
+            _mapping(table["default"], tuple(classes), f"{name} [default]", several) if "default" in table else None
+        )
         column = columns[0] if columns else "site"
         domains = {}
         for domain, section in table.get(column, {}).items() if columns else ():
@@ -113,16 +129,18 @@ class LabelMap:
                 raise LabelError(
                     f"{name}: [{column}] has {domain} = {section!r}; expected a section [{column}.NAME] for each domain"
                 )
-            domains[domain] = _mapping(section, tuple(classes), f"{name} [{column}.{domain}]")
+            domains[domain] = _mapping(section, tuple(classes), f"{name} [{column}.{domain}]", several)
         if default is None and not domains:
             raise LabelError(
                 f"{name}: no values are named; add a section [default] with lines such as {classes[-1]} = 1"
             )
-        return cls(tuple(classes), default, domains, column)
+        return cls(tuple(classes), default, domains, column, kind)
 
     def as_dict(self) -> dict[str, Any]:
         """As in the file: classes, default, and a section per domain."""
         table: dict[str, Any] = {"classes": list(self.classes)}
+        if self.kind != KINDS[0]:
+            table["kind"] = self.kind
         if self.default is not None:
             table["default"] = _section(self.default)
         if self.domains:
@@ -133,6 +151,8 @@ class LabelMap:
         """Write `labels.toml`; `notes` are comments by domain ("" for the default)."""
         notes = notes or {}
         lines = [f"classes = {_toml(list(self.classes))}"]
+        if self.kind != KINDS[0]:
+            lines.append(f"kind = {_toml(self.kind)}")
         sections = [] if self.default is None else [("", "default", self.default)]
         sections += [(d, f"{_key(self.column)}.{_key(d)}", m) for d, m in sorted(self.domains.items())]
         for domain, title, mapping in sections:
@@ -154,6 +174,27 @@ class LabelMap:
             )
         return found
 
+    @property
+    def structures(self) -> list[str]:
+        """What results are listed by."""
+        return list(self.classes[1:])
+
+    @property
+    def parts(self) -> list[tuple[bool, ...]]:
+        """Of "multi-label": the combinations of structures that values can mean, (P, K); first no structure.
+
+        `encode` gives positions in this list. It depends on the meanings alone, so that all sites share it.
+        """
+        meanings = [*([self.default] if self.default else []), *self.domains.values()]
+        found = {combination for meaning in meanings for combination in self._combinations(meaning).values()}
+        none = (False,) * len(self.structures)
+        return [none, *sorted(found - {none})]
+
+    def _combinations(self, meaning: Meaning) -> dict[int, tuple[bool, ...]]:
+        """By value, which structures it means."""
+        values = sorted({value for several in meaning.values.values() for value in several})
+        return {v: tuple(v in meaning.values.get(name, ()) for name in self.structures) for v in values}
+
     def annotated(self, domain: str) -> tuple[bool, ...]:
         """Which classes this domain's labels tell of, in the order of `classes`."""
         values = self.mapping(domain).values
@@ -167,6 +208,8 @@ class LabelMap:
 
     def encode(self, array: np.ndarray, domain: str, *, name: str = "the label") -> np.ndarray:
         """Class indices of a label's values, uint8; 255 where the label says nothing.
+
+        Of "multi-label": positions in `parts`.
 
         Args:
             array: Values as stored, of any shape and number type.
@@ -186,8 +229,12 @@ class LabelMap:
                 f"{name} has values from {low} to {high}, which is no label; check that it is not the image"
             )
         table = np.full(high - low + 1, _UNKNOWN, np.uint8)
-        meanings = [(self.classes.index(s), vs) for s, vs in mapping.values.items()] + [(IGNORE, mapping.ignore)]
-        for index, values in meanings:
+        if self.kind == "multi-label":
+            parts = self.parts
+            meanings = [(parts.index(held), (value,)) for value, held in self._combinations(mapping).items()]
+        else:
+            meanings = [(self.classes.index(s), vs) for s, vs in mapping.values.items()]
+        for index, values in [*meanings, (IGNORE, mapping.ignore)]:
             for value in values:
                 if low <= value <= high:
                     table[value - low] = index
@@ -224,7 +271,7 @@ class LabelMap:
                     f"differ; use {self.column} as the domain, or divide {domain}"
                 )
             domains[domain] = one
-        return LabelMap(self.classes, self.default, domains, column)
+        return LabelMap(self.classes, self.default, domains, column, self.kind)
 
 
 HOW_TO_MAKE = "`shiftproof cohort import` writes one from the values that it finds"
@@ -265,7 +312,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
     return f'did you mean "{close[0]}"?' if close else f"there are {', '.join(names) or 'none'}"
 
 
-def _mapping(section: Any, classes: tuple[str, ...], where: str) -> Meaning:
+def _mapping(section: Any, classes: tuple[str, ...], where: str, several: bool = False) -> Meaning:
     if not isinstance(section, dict):
         raise LabelError(f"{where}: expected a section with lines such as {classes[-1]} = 1, got {section!r}")
     values: Values = {}
@@ -289,8 +336,12 @@ def _mapping(section: Any, classes: tuple[str, ...], where: str) -> Meaning:
         else:
             values[name] = tuple(numbers)
         for number in numbers:
-            if meaning.setdefault(number, name) != name:
-                raise LabelError(f"{where}: value {number} means both {meaning[number]} and {name}; keep one of them")
+            alone = not several or name in ("ignore", classes[0]) or meaning.get(number) in ("ignore", classes[0])
+            if meaning.setdefault(number, name) != name and alone:
+                raise LabelError(
+                    f"{where}: value {number} means both {meaning[number]} and {name}; keep one of them"
+                    + ("" if several else ', or say kind = "multi-label" where structures overlap')
+                )
     # The order of the classes, so that equal meanings are equal objects.
     return Meaning({name: values[name] for name in classes if name in values}, ignore)
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import PlanError
 from ..files import write_text
 from .geometry import ORIENTATIONS, restore_labels
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Preprocessed", "make_plan", "preprocess", "restore_labels"]
 
 FORMAT = 1
+
+SEGMENTATION = {"task": "segmentation", "kind": "multi-class"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Plan:
         classes: Names, background first; empty where nothing was labelled.
         normalisation: By channel, {"scheme": "zscore"} or {"scheme": "clip", "lower", "upper", "mean", "sd"}.
         patch: Voxels of a training patch, `dimensions` numbers.
+        context: In 2D, slices on each side that are shown beside the one that is predicted ("2.5D"; frames of a
+            cine likewise); they count as channels.
+        target: What is predicted, as `shiftproof.tasks.make` reads it: the task, its kind, of "multi-label"
+            segmentation the combinations of structures, of regression the training set's mean and deviation.
         crop: "background" (to the box of what is not background) or "none".
         statistics: What the plan was made from: scans, subjects, spacing, size and intensity by domain.
     """
@@ -47,6 +55,8 @@ class Plan:
     normalisation: dict[str, dict[str, Any]]
     patch: tuple[int, ...]
     crop: str = "background"
+    context: int = 0
+    target: dict[str, Any] = field(default_factory=lambda: dict(SEGMENTATION))
     statistics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,7 +64,17 @@ class Plan:
 
     def preprocessing(self) -> dict[str, Any]:
         """The part that decides a case's arrays; equal parts share preprocessed cases."""
-        return {k: v for k, v in asdict(self).items() if k not in ("patch", "statistics", "classes")}
+        others = ("patch", "context", "target", "statistics", "classes")
+        return {k: v for k, v in asdict(self).items() if k not in others}
+
+    @property
+    def inputs(self) -> int:
+        """Channels that a network reads: those of the image, for each slice that is shown."""
+        return len(self.channels) * (2 * self.context + 1)
+
+    @property
+    def task(self) -> str:
+        return str(self.target["task"])
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
@@ -116,6 +136,7 @@ def make_plan(
     spacing_mm: Sequence[float | None] | None = None,
     patch: Sequence[int] | None = None,
     normalisation: str | Mapping[str, str] | None = None,
+    context: int = 0,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
@@ -127,8 +148,10 @@ def make_plan(
             few (below 16 in the median), else 3.
         spacing_mm: Voxel size, slice axis last; by default the median per axis, and for a slice axis that is
             more than 3 times coarser the 10th percentile, so that thin slices are not thrown away.
-        patch: Voxels; by default what covers the median scan, up to 128 a side in 2D and 96 in 3D.
+        patch: Voxels; by default what covers the median scan, up to 128 a side in 2D and 96 in 3D. Where a whole
+            scan has one label, voxels are made as large as it takes for the patch to cover the scan.
         normalisation: "zscore" or "clip", for all or by channel; by default "clip" for a channel named CT.
+        context: Slices on each side that are shown beside the predicted one; for 2 dimensions.
         workers: Processes that read.
         progress: Called with (scans read, all).
 
@@ -151,7 +174,11 @@ def make_plan(
         raise PlanError("the median scan has a single slice, too few for 3 dimensions; use dimensions 2")
     dimensions = dimensions or (2 if frame.flat else 3)
     spacing = planning.spacing_for(frame, dimensions, spacing_mm)
-    shape = planning.median_shape(frame, spacing)
+    whole = cohort.task != "segmentation"
+    if whole and spacing_mm is None:
+        spacing = planning.covering(frame, spacing, patch or (planning.CAPS[dimensions],) * dimensions)
+    shapes = planning.shapes_of(frame, spacing)
+    shape = shapes.max(0) if whole else np.median(shapes, 0)
     return Plan(
         dimensions,
         frame.orientation,
@@ -160,6 +187,8 @@ def make_plan(
         tuple(cohort.classes),
         {c: planning.numbers(schemes[c], c, facts) for c in channels},
         tuple(patch) if patch is not None else planning.patch_for(shape, dimensions),
+        context=context,
+        target=planning.target_of(cohort),
         statistics=planning.statistics(cohort, facts, frame),
     )
 
@@ -207,7 +236,32 @@ def _require_sound(plan: Plan) -> None:
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in plan.patch)
     require(whole and len(plan.patch) == plan.dimensions, "patch", f"{plan.dimensions} whole numbers above 0")
     require(plan.crop in ("background", "none"), "crop", '"background" or "none"')
+    count = isinstance(plan.context, int) and not isinstance(plan.context, bool) and plan.context >= 0
+    require(count and (plan.dimensions == 2 or not plan.context), "context", "slices on each side, 0 in 3D")
+    require(not plan.context or bool(plan.orientation), "context", "0 for 2D pictures, which have no neighbours")
+    require(_is_target(plan), "target", "a task with its kind, as `shiftproof cohort import` and the plan write it")
     require(isinstance(plan.statistics, dict), "statistics", "an object")
+
+
+def _is_target(plan: Plan) -> bool:
+    target = plan.target
+    if not isinstance(target, dict):
+        return False
+    task, kind = target.get("task"), target.get("kind")
+    if task == "regression":
+        names = all(isinstance(target.get(n), str) for n in ("column", "unit"))
+        return names and _is_number(target.get("mean")) and _is_number(target.get("sd")) and target["sd"] > 0
+    if task == "classification":
+        return kind in ("multi-class", "ordinal", "multi-label") and len(plan.classes) > 0
+    if task != "segmentation" or kind not in ("multi-class", "multi-label"):
+        return False
+    parts = target.get("parts", [])
+    structures = len(plan.classes) - 1
+    return kind == "multi-class" or (
+        isinstance(parts, list)
+        and len(parts) > 0
+        and all(isinstance(p, list) and len(p) == structures and all(b in (True, False) for b in p) for p in parts)
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -12,12 +12,16 @@ import numpy as np
 from ..errors import PlanError
 from .facts import FRAME, Facts
 from .geometry import turns
+from .labels import LabelMap
 from .preprocess import ANISOTROPIC, percentiles, resampled_shape
 
 if TYPE_CHECKING:
     from .cohort import Cohort
 
 FEW_SLICES = 16
+
+CAPS = {2: 128, 3: 96}
+"""Largest side of a patch by dimensions."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +95,56 @@ def spacing_for(
     return tuple(round(float(s), 6) for s in spacing)  # type: ignore[return-value]
 
 
-def median_shape(frame: Frame, spacing_mm: Sequence[float | None]) -> np.ndarray:
-    """Voxels of the median scan as a case."""
+def shapes_of(frame: Frame, spacing_mm: Sequence[float | None]) -> np.ndarray:
+    """Voxels of each scan as a case, (N, 3)."""
     shapes = [resampled_shape(n, s, spacing_mm) for n, s in zip(frame.sizes, frame.spacings_mm, strict=True)]
-    return np.median(shapes, 0)
+    return np.array(shapes)
 
 
 def patch_for(shape: np.ndarray, dimensions: int) -> tuple[int, ...]:
     """What covers the shape, in multiples of 16 (8 up to 32 voxels), at most 128 a side in 2D, 96 in 3D."""
-    cap = 128 if dimensions == 2 else 96
+    cap = CAPS[dimensions]
     sides = []
     for n in shape[:dimensions]:
         unit = 8 if n <= 32 else 16
         sides.append(min(cap, unit * math.ceil(n / unit)))
     return tuple(sides)
+
+
+def covering(
+    frame: Frame, spacing_mm: tuple[float | None, float | None, float | None], patch: Sequence[int]
+) -> tuple[float | None, float | None, float | None]:
+    """Voxels large enough for a patch to cover every scan, alike along all axes that need it."""
+    known = [s for s in spacing_mm[: len(patch)] if s is not None]
+    extent = np.max(frame.sizes * frame.spacings_mm, 0)[: len(patch)]
+    least = float((extent / np.array(patch)).max())
+    if all(s >= least for s in known):
+        return spacing_mm
+    return tuple(None if s is None else max(s, round(least, 6)) for s in spacing_mm)  # type: ignore[return-value]
+
+
+def target_of(cohort: Cohort) -> dict[str, Any]:
+    """What is predicted, as a plan says it.
+
+    Raises:
+        PlanError: If the numbers of a regression do not differ: there is nothing to learn.
+    """
+    labels = cohort.labels
+    if isinstance(labels, LabelMap):
+        target: dict[str, Any] = {"task": "segmentation", "kind": labels.kind}
+        return target | ({"parts": [list(p) for p in labels.parts]} if labels.kind == "multi-label" else {})
+    if labels is None:
+        return {"task": "segmentation", "kind": "multi-class"}
+    if labels.task == "classification":
+        return {"task": "classification", "kind": labels.kind}
+    numbers = np.array([float(row.target) for row in cohort.rows() if row.target is not None])
+    if not len(numbers) or numbers.std() == 0:
+        raise PlanError(
+            f"{labels.column} has no spread in the training scans ({len(numbers)} numbers); "
+            "regression needs labels that differ"
+        )
+    mean, sd = float(numbers.mean()), float(numbers.std())
+    return {"task": "regression", "column": labels.column, "unit": labels.unit, "mean": mean, "sd": sd}
 
 
 def schemes(given: str | Mapping[str, str] | None, channels: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,9 @@ class Samples:
     Args:
         image: (B, C, *space), float.
         label: (B, ...), or None where unknown. For segmentation (B, *space) class indices, or
-            (B, K, *space) soft labels of `K` classes.
+            (B, K, *space) soft labels of `K` classes; where structures overlap, positions in `LabelMap.parts`.
+            For classification (B,) class indices, of several findings (B, K) of 0 and 1; for regression (B,)
+            numbers in their unit.
         domain: (B,) index into `Setting.domains`; None for a domain that training never saw.
         subject: B names.
         extra: Further facts by name, each (B, ...). Known names: "ignore" (B, *space) bool, where

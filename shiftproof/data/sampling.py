@@ -34,10 +34,12 @@ class Patches:
         size: Two numbers: slices of the last axis, cut to this size; three: blocks.
         foreground: Share of patches with a voxel of a structure at their centre, structures drawn with equal
             probability; the others are drawn from anywhere.
+        context: In 2D, neighbouring slices on each side that are shown as further channels.
     """
 
     size: tuple[int, ...]
     foreground: float = 1 / 3
+    context: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.foreground <= 1:
@@ -77,10 +79,10 @@ class Feed:
     def __post_init__(self) -> None:
         if not self.source:
             raise SplitError("there is no training case; check the cohort's domains, labels and split column")
-        unlabelled = [c.subject for c in self.source if c.label is None]
+        unlabelled = [c.subject for c in self.source if not c.labelled]
         if unlabelled:
             raise SplitError(f"training cases without a label: {', '.join(unlabelled[:5])}; leave them out")
-        if any(c.label is not None for c in self.target):
+        if any(c.labelled for c in self.target):
             raise SplitError("target cases must come without labels: use Cohort.without_labels()")
         groups: dict[str, list[Case]] = {d: [] for d in self.domains}
         for case in self.source:
@@ -94,21 +96,26 @@ class Feed:
                 f"use a batch of at least {len(self._by_domain)}"
             )
 
-    def batch(self, index: int, draw: int = 0) -> Batch:
-        """The batch of step `index`; `draw` counts further batches within the step."""
-        source = [self._patch(case, index, draw, 0, j) for j, case in enumerate(self._source_cases(index, draw))]
+    def batch(self, index: int, draw: int = 0, rank: int = 0, processes: int = 1) -> Batch:
+        """The batch of step `index`; `draw` counts further batches within the step.
+
+        Of several processes each gets the samples `rank, rank + processes, ...` of the same batch.
+        """
+        own = slice(rank, None, processes)
+        placed = list(enumerate(self._source_cases(index, draw)))[own]
+        source = [self._patch(case, index, draw, 0, j) for j, case in placed]
         others = {name: cases for name, cases in {"": self.target, **self.streams}.items() if cases}
         drawn = {}
         for number, (name, cases) in enumerate(others.items(), start=1):
-            chosen = self._cycled(cases, index * self.size, self.size, number, draw)
-            drawn[name] = Samples.joined([self._patch(c, index, draw, number, j) for j, c in enumerate(chosen)])
+            placed = list(enumerate(self._cycled(cases, index * self.size, self.size, number, draw)))[own]
+            drawn[name] = Samples.joined([self._patch(c, index, draw, number, j) for j, c in placed])
         target = drawn.pop("", None)
         return Batch(Samples.joined(source), target, drawn)
 
     def pass_over(self, cases: Sequence[Case]) -> Iterator[Samples]:
         """Every case once, whole: its slices as a batch in 2D, the volume as a batch of one in 3D."""
         for case in cases:
-            yield whole(case, len(self.patches.size), self.domains)
+            yield case_samples(case, self.patches, self.domains)
 
     def _source_cases(self, index: int, draw: int) -> list[Case]:
         if self.batches == "mixed":
@@ -164,7 +171,12 @@ def cut(case: Case, patches: Patches, domains: Sequence[str], random: np.random.
     box = tuple(slice(max(s, 0), min(s + w, n)) for s, w, n in zip(starts, size, space, strict=True))
     room = [(max(-s, 0), max(s + w - n, 0)) for s, w, n in zip(starts, size, space, strict=True)]
 
-    image = np.pad(np.asarray(case.image[(slice(None), *box)]), [(0, 0), *room])
+    if patches.context:
+        around = neighbours(starts[2], space[2], patches.context)
+        image = np.pad(np.asarray(case.image[(slice(None), *box[:2])])[..., around], [(0, 0), *room[:2], (0, 0)])
+        image = stacked(image)[..., None]
+    else:
+        image = np.pad(np.asarray(case.image[(slice(None), *box)]), [(0, 0), *room])
     label = None
     if case.label is not None:
         label = np.pad(np.asarray(case.label[box]), room, constant_values=IGNORE)
@@ -172,11 +184,54 @@ def cut(case: Case, patches: Patches, domains: Sequence[str], random: np.random.
     return _samples(case, image[None, ..., 0] if flat else image[None], None if label is None else label[None], domains)
 
 
-def whole(case: Case, dimensions: int, domains: Sequence[str] = ()) -> Samples:
+def case_samples(case: Case, patches: Patches, domains: Sequence[str] = ()) -> Samples:
+    """A whole case, as a network reads it: its `views` where it has one label, else slices or the volume."""
+    if case.target is not None:
+        return _samples(case, views(case.image, patches.size, patches.context), None, domains)
+    return whole(case, len(patches.size), domains, patches.context)
+
+
+def neighbours(z: int, depth: int, context: int) -> list[int]:
+    """Slices that are shown with slice `z`; at the ends the last one stands in for those beyond."""
+    return [min(max(i, 0), depth - 1) for i in range(z - context, z + context + 1)]
+
+
+def stacked(image: np.ndarray) -> np.ndarray:
+    """(C, X, Y, n) neighbouring slices as channels (n * C, X, Y), slice by slice."""
+    return np.moveaxis(image, -1, 0).reshape(-1, *image.shape[1:3])
+
+
+def views(image: np.ndarray, size: Sequence[int], context: int = 0) -> np.ndarray:
+    """What a network is shown of a whole scan, where it has one label.
+
+    Args:
+        image: (C, X, Y, Z).
+        size: The patch: two numbers, every slice is a view; three, the volume is one.
+        context: See `Patches`.
+
+    Returns:
+        (n, C, *size): the middle, filled up with 0 where the scan is smaller.
+    """
+    for axis, w in enumerate(size, start=1):
+        start = max((image.shape[axis] - w) // 2, 0)
+        image = image[(slice(None),) * axis + (slice(start, start + w),)]
+        missing = w - image.shape[axis]
+        if missing > 0:
+            room = [(0, 0)] * image.ndim
+            room[axis] = (missing // 2, missing - missing // 2)
+            image = np.pad(image, room)
+    if len(size) == 3:
+        return image[None]
+    depth = image.shape[3]
+    return np.stack([stacked(image[..., neighbours(z, depth, context)]) for z in range(depth)])
+
+
+def whole(case: Case, dimensions: int, domains: Sequence[str] = (), context: int = 0) -> Samples:
     """A case as samples: its slices as a batch in 2D, the volume as a batch of one in 3D."""
     image, label = np.asarray(case.image)[None], None if case.label is None else np.asarray(case.label)[None]
     if dimensions == 2:
-        image = np.moveaxis(image[0], -1, 0)
+        depth = image.shape[-1]
+        image = np.stack([stacked(image[0][..., neighbours(z, depth, context)]) for z in range(depth)])
         label = None if label is None else np.moveaxis(label[0], -1, 0)
     return _samples(case, image, label, domains)
 
@@ -195,6 +250,12 @@ def _samples(case: Case, image: np.ndarray, label: np.ndarray | None, domains: S
         extra["annotated"] = torch.from_numpy(np.tile(case.annotated, (number, 1)))
         middle = tuple(n // 2 for n in label.shape[1:])
         extra["centre"] = indices[(slice(None), *middle)]
+    if case.target is not None:
+        # Several findings may be unknown: those count for nothing, whatever stands in their place.
+        value = np.nan_to_num(case.target) if case.target.ndim else case.target
+        indices = torch.from_numpy(np.tile(value, (number, *[1] * value.ndim)))
+        if value.ndim:
+            extra["annotated"] = torch.from_numpy(np.tile(case.annotated, (number, 1)))
     image = np.ascontiguousarray(image, dtype=np.float32)
     # A memory-mapped file is read-only; torch wants memory of its own.
     image = image if image.flags.writeable else image.copy()

@@ -196,10 +196,9 @@ def shuffled(subjects: Sequence[str], seed: int) -> list[str]:
 
 def labelled(cohort: Cohort) -> Cohort:
     """Without the scans that have no label."""
-    if "label" not in cohort.table:
+    if not cohort.label_columns:
         raise SplitError("the cohort has no column label; training and evaluation need labelled scans")
-    table = cohort.table[cohort.table["label"] != ""]
-    return Cohort(table, cohort.root, domain=cohort.domain, labels=cohort.labels)
+    return cohort.only_labelled()
 
 
 def marks(cohort: Cohort) -> set[str]:

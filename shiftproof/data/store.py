@@ -19,7 +19,7 @@ from ..errors import PlanError
 from .building import TEMPORARY, build, is_complete, on_disk
 from .geometry import Geometry
 from .hashes import FileHashes
-from .labels import IGNORE, LabelMap
+from .labels import IGNORE, KINDS, LabelMap
 from .parallel import run
 from .plan import Plan
 
@@ -47,7 +47,8 @@ class Case:
         present: (C,) bool, the channels that the scan has.
         annotated: (K,) bool, the classes that its domain annotates; empty without a label.
         intensity: By channel, of the values as stored outside of the background.
-        labelled: Whether there is a label.
+        labelled: Whether there is a label, in a file or as `target`.
+        target: Label of a task whose labels are cells of the table, see `Targets.of`.
     """
 
     subject: str
@@ -61,6 +62,7 @@ class Case:
     annotated: np.ndarray
     intensity: dict[str, dict[str, float]]
     labelled: bool = False
+    target: np.ndarray | None = None
 
     @property
     def image(self) -> np.ndarray:
@@ -69,13 +71,13 @@ class Case:
 
     @property
     def label(self) -> np.ndarray | None:
-        """(X, Y, Z) uint8 class indices, `IGNORE` where the label says nothing; None without a label."""
-        return _mapped(self.folder / "label.npy") if self.labelled else None
+        """(X, Y, Z) uint8 class indices, `IGNORE` where the label says nothing; None without a label file."""
+        return _mapped(self.folder / "label.npy") if self.labelled and self.target is None else None
 
     @property
     def centres(self) -> dict[int, np.ndarray]:
-        """Some voxels (N, 3) of each class that occurs; empty without a label."""
-        return _centres(self.folder / "centres.npz") if self.labelled else {}
+        """Some voxels (N, 3) of each class that occurs; empty without a label file."""
+        return _centres(self.folder / "centres.npz") if self.labelled and self.target is None else {}
 
 
 class Store:
@@ -123,7 +125,7 @@ class Store:
             )
         keyed = []
         for row in cohort.rows():
-            labels = cohort.labels if row.label is not None else None
+            labels = cohort.labels if row.label is not None and isinstance(cohort.labels, LabelMap) else None
             keyed.append((row, labels, key_of(row, labels, plan, hashes)))
         hashes.save()
         wanted = {key: (row, labels, plan, self._folder(key), key) for row, labels, key in keyed}
@@ -159,6 +161,11 @@ def key_of(row: Row, labels: LabelMap | None, plan: Plan, hashes: FileHashes) ->
     if labels is not None and row.label is not None:
         meaning = labels.mapping(row.domain)
         parts["label"] = [hashes.of(row.label), list(labels.classes), meaning.values, meaning.ignore]
+        if labels.kind != KINDS[0]:
+            parts["label"] += [labels.kind, labels.parts]
+    if row.target is not None:
+        # The arrays do not depend on it, but what is trained from them does.
+        parts["target"] = row.target.tolist()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -173,9 +180,10 @@ def read_case(row: Row, folder: Path, key: str) -> Case:
         key=key,
         geometry=Geometry.from_dict(facts["geometry"]),
         present=np.array(facts["present"], bool),
-        annotated=np.array(facts["annotated"], bool),
+        annotated=np.array(facts["annotated"], bool) if row.annotated is None else row.annotated,
         intensity=facts["intensity"],
-        labelled=row.label is not None,
+        labelled=row.labelled,
+        target=row.target,
     )
 
 

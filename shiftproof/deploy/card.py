@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.plan import SEGMENTATION
 from ..errors import RunError
 from ..files import read_rows, write_text
-from .card_text import METRICS, card
+from .card_text import card, metrics_of
 from .model import CARD, add_information, read_description
 
 if TYPE_CHECKING:
@@ -43,13 +44,14 @@ def write_card(model: Path, *, study: Path, row: str, selection: Mapping[str, An
         facts = json.loads((study / "study.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{study} is not a study: its study.json cannot be read ({error})") from error
+    plan = read_description(model)["plan"]
     add_information(
         model,
         {
             "study": {key: facts.get(key) for key in KEPT},
             "row": row,
             "selection": dict(selection),
-            "held_out": held_out_results(rows_of_study(study, row)),
+            "held_out": held_out_results(rows_of_study(study, row), plan["target"], plan["classes"]),
         },
     )
     path = Path(model) / CARD
@@ -75,28 +77,39 @@ def rows_of_study(study: Path, row: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def held_out_results(rows: pd.DataFrame) -> dict[str, Any]:
-    """Means over subjects with 95 % intervals, by held-out domain and over all; seeds are averaged first."""
-    by_domain = {str(name): _results(some) for name, some in rows.groupby("held_out", sort=True)}
-    known = {d: found["dice"]["mean"] for d, found in by_domain.items() if found["dice"]["mean"] is not None}
+def held_out_results(rows: pd.DataFrame, target: Mapping[str, Any] = SEGMENTATION, classes: Sequence[str] = ()) -> dict[str, Any]:
+    """Means over subjects with 95 % intervals, by held-out domain and over all; seeds are averaged first.
+
+    Args:
+        rows: Tidy results of one recipe.
+        target: What is predicted, as its plan says it.
+        classes: In their order; structures are listed so.
+    """
+    metrics = list(metrics_of(target))
+    by_domain = {str(name): _results(some, metrics, classes) for name, some in rows.groupby("held_out", sort=True)}
+    known = {d: found[metrics[0]]["mean"] for d, found in by_domain.items() if found[metrics[0]]["mean"] is not None}
+    worst = max if target.get("task") == "regression" else min
     return {
-        "all": _results(rows),
+        "all": _results(rows, metrics, classes),
         "by_domain": by_domain,
-        "worst_domain": min(known, key=lambda d: known[d]) if known else None,
+        "worst_domain": worst(known, key=lambda d: known[d]) if known else None,
         "seeds": sorted({int(s) for s in rows["seed"]}),
     }
 
 
-def _results(rows: pd.DataFrame) -> dict[str, Any]:
+def _results(rows: pd.DataFrame, metrics: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
     from ..statistics import interval, per_subject
 
     def measured(metric: str, structure: str | None = None) -> dict[str, Any]:
         return _plain(interval(per_subject(rows, metric, structure=structure)["value"].to_numpy()))
 
-    counted = rows[rows["metric"] == "dice"]["status"].value_counts().sort_index()
+    def order(name: str) -> int:
+        return list(classes).index(name) if name in classes else len(classes)
+
+    counted = rows[rows["metric"] == metrics[0]]["status"].value_counts().sort_index()
     return {
-        **{metric: measured(metric) for metric in METRICS},
-        "structures": {str(s): measured("dice", s) for s in rows["structure"].drop_duplicates()},
+        **{metric: measured(metric) for metric in metrics},
+        "structures": {str(s): measured(metrics[0], s) for s in sorted(rows["structure"].drop_duplicates(), key=order)},
         "status": {str(status): int(n) for status, n in counted.items()},
         "subjects": int(rows["subject"].nunique()),
     }

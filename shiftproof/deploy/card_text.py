@@ -9,6 +9,19 @@ from typing import Any
 METRICS = {"dice": ("Dice", 3), "surface dice": ("surface Dice", 3), "hd95 mm": ("HD95 in mm", 1)}
 """Metrics of the table of held-out domains, with titles and digits."""
 
+
+def metrics_of(target: Facts) -> dict[str, tuple[str, int]]:
+    """As `METRICS`, for what a plan's `target` says is predicted; the primary metric first."""
+    if target.get("task") == "classification":
+        several = {"class error": ("classes off", 2)} if target.get("kind") == "ordinal" else {}
+        return {"correct": ("accuracy", 3), **several, "brier": ("Brier score", 3)}
+    if target.get("task") == "regression":
+        unit = f" {target['unit']}" if target.get("unit") else ""
+        return {f"absolute error{unit}": (f"absolute error{' in' + unit if unit else ''}", 2)}
+    return METRICS
+
+ENDS = ("mean", "low", "high")
+
 FEW = 10
 """Below this many subjects a domain's mean says little."""
 
@@ -18,12 +31,12 @@ Facts = Mapping[str, Any]
 def card(description: Facts) -> str:
     """Markdown from the content of `model.json`, and from nothing else."""
     information, statistics = description["information"], description["plan"].get("statistics", {})
-    structures = ", ".join(description["classes"][1:])
+    structures = ", ".join(_structures(description["plan"]))
     parts = [
         f"# Model card: {structures} by {description['recipe']['method']}",
         *_purpose(description),
         "## At sites that training never saw",
-        *_held_out(information),
+        *_held_out(information, description["plan"]),
         "## Limits",
         _bullets(_limits(description, statistics)),
         "## How it was chosen",
@@ -44,15 +57,38 @@ def _purpose(description: Facts) -> list[str]:
     kind = kind if plan["orientation"] else "pictures"
     channels = "channels" if len(description["channels"]) > 1 else "channel"
     return [
-        f"Segments {_listed(description['classes'][1:])} in {kind} with the {channels} "
-        f"{_listed(description['channels'])}; every other voxel is background. "
+        f"{_does(plan)} in {kind} with the {channels} {_listed(description['channels'])}"
+        f"{'; every other voxel is background' if _task(plan) == 'segmentation' else ''}. "
         "For research on images like those of the training domains below.",
         "**Not a medical device**: not for diagnosis, treatment or triage. Whoever uses it on new data "
         "checks it there first, on labelled scans of their own (`shiftproof evaluate`).",
     ]
 
 
-def _held_out(information: Facts) -> list[str]:
+def _task(plan: Facts) -> str:
+    return str(plan.get("target", {}).get("task", "segmentation"))
+
+
+def _structures(plan: Facts) -> list[str]:
+    """What is predicted, by name."""
+    task = _task(plan)
+    if task == "regression":
+        return [plan["target"]["column"]]
+    return list(plan["classes"][task == "segmentation" :])
+
+
+def _does(plan: Facts) -> str:
+    names = _listed(_structures(plan))
+    if _task(plan) == "segmentation":
+        return f"Segments {names}"
+    if _task(plan) == "regression":
+        unit = plan["target"].get("unit")
+        return f"Estimates {names}{f' in {unit}' if unit else ''}"
+    several = plan["target"].get("kind") == "multi-label"
+    return f"Says which of {names} are there" if several else f"Tells {names} apart"
+
+
+def _held_out(information: Facts, plan: Facts) -> list[str]:
     results, study = information.get("held_out"), information.get("study") or {}
     if not results:
         return [
@@ -62,21 +98,24 @@ def _held_out(information: Facts) -> list[str]:
     domain, tolerance = study.get("domain_column") or "domain", study.get("tolerance_mm")
     every = results["all"]
     measured = {**results["by_domain"], "all": every}
+    metrics = metrics_of(plan.get("target", {}))
+    primary, digits_of = next(iter(metrics.values()))
     scores = [
-        [name, str(found["subjects"]), *(_interval(found[m], digits) for m, (_, digits) in METRICS.items())]
+        [name, str(found["subjects"]), *(_interval(found[m], digits) for m, (_, digits) in metrics.items())]
         for name, found in measured.items()
     ]
     structures = [
-        [name, *(_interval(found["structures"].get(s), 3) for s in every["structures"])]
+        [name, *(_interval(found["structures"].get(s), digits_of) for s in every["structures"])]
         for name, found in measured.items()
     ]
-    surface = f" Surface Dice is at {tolerance:g} mm." if tolerance else ""
+    surface = f" Surface Dice is at {tolerance:g} mm." if tolerance and metrics is METRICS else ""
+    by = {"segmentation": "structure", "classification": "class"}.get(_task(plan), "number")
     return [
         f"Held out in turn: {domain} {_listed(list(results['by_domain']))}. Each time the same recipe was trained "
         "without it and scored on it. Means over subjects with 95 % intervals; "
         f"{_plural(len(results['seeds']), 'seed')}, averaged within each subject first.{surface}",
-        _table([domain, "subjects", *(title for title, _ in METRICS.values())], scores),
-        "Dice by structure:",
+        _table([domain, "subjects", *(title for title, _ in metrics.values())], scores),
+        f"{primary[0].upper()}{primary[1:]} by {by}:",
         _table([domain, *every["structures"]], structures),
         f"These numbers belong to the recipe. The weights in this folder were trained on every {domain} "
         "together, so they have no held-out score of their own.",
@@ -93,7 +132,7 @@ def _limits(description: Facts, statistics: Facts) -> list[str]:
             "table of training data says what a usual scan was."
         )
     if results := description["information"].get("held_out"):
-        found += _weak_spots(results)
+        found += _weak_spots(results, description["plan"])
     else:
         found.append("Its accuracy at a new site was not measured.")
     if adaptation := description["recipe"].get("test_time"):
@@ -106,19 +145,22 @@ def _limits(description: Facts, statistics: Facts) -> list[str]:
     ]
 
 
-def _weak_spots(results: Facts) -> list[str]:
+def _weak_spots(results: Facts, plan: Facts) -> list[str]:
     lines = []
+    metric, (title, digits) = next(iter(metrics_of(plan.get("target", {})).items()))
+    lower = _task(plan) == "regression"
     by_domain, every, worst = results["by_domain"], results["all"], results["worst_domain"]
     if worst is not None and len(by_domain) > 1:
-        dice = by_domain[worst]["dice"]
+        score = by_domain[worst][metric]
         lines.append(
-            f"Worst held-out domain: {worst}, Dice {_interval(dice, 3)} over "
-            f"{_plural(dice['n'], 'subject')}. A new site can do as badly, or worse."
+            f"Worst held-out domain: {worst}, {title} {_interval(score, digits)} over "
+            f"{_plural(score['n'], 'subject')}. A new site can do as badly, or worse."
         )
     means = {s: value["mean"] for s, value in every["structures"].items() if value["mean"] is not None}
     if len(means) > 1:
-        weakest = min(means, key=lambda s: means[s])
-        lines.append(f"Weakest structure: {weakest}, mean Dice {means[weakest]:.3f}.")
+        weakest = (max if lower else min)(means, key=lambda s: means[s])
+        what = "structure" if _task(plan) == "segmentation" else "class"
+        lines.append(f"Weakest {what}: {weakest}, mean {title} {means[weakest]:.{digits}f}.")
     words = {"missed": "missed", "spurious": "found where the label has none"}
     wrong = [f"{every['status'][kind]} {word}" for kind, word in words.items() if every["status"].get(kind)]
     if wrong:
@@ -174,13 +216,26 @@ def _use(description: Facts) -> list[str]:
     channels = description["channels"]
     names = " ".join(f"`NAME_{channel}.nii.gz`" for channel in channels)
     files = f" (several channels as {names})" if len(channels) > 1 else ""
-    values = ", ".join(f"{i} {name}" for i, name in enumerate(description["classes"]))
+    values = f"their values are {_values(description)}"
+    if _task(description["plan"]) != "segmentation":
+        values = "`predictions.csv` holds all of them"
     return [
         "```\nshiftproof predict MODEL SCANS OUT\n```",
         f"MODEL is this folder; SCANS are files{files}, folders of them, or a cohort's table. Results lie in "
-        f"the geometry of each scan; their values are {values}.",
+        f"the geometry of each scan; {values}."
+        if _task(description["plan"]) == "segmentation"
+        else f"MODEL is this folder; SCANS are files{files}, folders of them, or a cohort's table. Each scan gets an "
+        f"answer in JSON; {values}.",
         "Nothing in this folder is a program: weights are safetensors, the rest is JSON and this text.",
     ]
+
+
+def _values(description: Facts) -> str:
+    """What the numbers in a label file mean."""
+    if description["plan"].get("target", {}).get("kind") == "multi-label":
+        bits = ", ".join(f"{2**k} {name}" for k, name in enumerate(description["classes"][1:]))
+        return f"the sums of {bits} for what is there"
+    return ", ".join(f"{i} {name}" for i, name in enumerate(description["classes"]))
 
 
 def _making(description: Facts) -> list[str]:
@@ -208,10 +263,8 @@ def _making(description: Facts) -> list[str]:
 def _interval(found: Facts | None, digits: int) -> str:
     if not found or found["mean"] is None:
         return "unknown"
-    mean = f"{found['mean']:.{digits}f}"
-    if found["low"] is None:
-        return f"{mean} (n = {found['n']}, no interval)"
-    return f"{mean} ({found['low']:.{digits}f} to {found['high']:.{digits}f})"
+    mean, low, high = (v if v is None else f"{round(v, digits) + 0.0:.{digits}f}" for v in map(found.get, ENDS))
+    return f"{mean} (n = {found['n']}, no interval)" if low is None else f"{mean} ({low} to {high})"
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -68,13 +68,14 @@ class Manifest:
             entries = {}
         return cls(path, model, entries)
 
-    def entry(self, scan: Scan, output: str, probabilities: bool, overlap: float) -> dict[str, Any]:
+    def entry(self, scan: Scan, output: str, probabilities: bool, overlap: float, flips: bool) -> dict[str, Any]:
         """What is to be made of a scan, in the file `output`."""
         return {
             "scan": scan.name,
             "images": {channel: _identity(path) for channel, path in scan.images.items()},
             "model": self.model.hash,
             "overlap": overlap,
+            "flips": flips,
             "output": output,
             "probabilities": f"{scan.name}_probabilities.nii.gz" if probabilities else None,
             "status": "open",
@@ -89,7 +90,7 @@ class Manifest:
         if not output.exists():
             return None
         before = self.entries.get(entry["output"], {})
-        if all(before.get(key) == entry[key] for key in ("images", "model", "overlap")):
+        if all(before.get(key) == entry[key] for key in ("images", "model", "overlap", "flips")):
             if extra is None or (before["probabilities"] and extra.exists()):
                 entry.update(status="done", seconds=before["seconds"], probabilities=before["probabilities"])
                 return Predicted(entry["scan"], output, extra)
@@ -112,10 +113,20 @@ class Manifest:
                 "shiftproof": versions()["shiftproof"],
                 "model": {"folder": str(self.model.folder), "hash": self.model.hash},
                 "classes": self.model.classes,
-                "values": "class indices: 0 is the first of classes, the background",
+                "values": _meaning(self.model),
                 "scans": [self.entries[name] for name in sorted(self.entries)],
             },
         )
+
+
+def _meaning(model: Model) -> str:
+    """Of what the files hold."""
+    if model.plan.task != "segmentation":
+        return f"answers of a {model.plan.task} in JSON; predictions.csv holds all of them"
+    if model.plan.target["kind"] == "multi-label":
+        bits = ", ".join(f"{2**k} {name}" for k, name in enumerate(model.task.structures))
+        return f"a bit for each structure: {bits}; where several are, their numbers add up"
+    return "class indices: 0 is the first of classes, the background"
 
 
 def _identity(path: Path | None) -> dict[str, Any] | None:

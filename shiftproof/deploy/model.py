@@ -21,10 +21,10 @@ from torch import Tensor
 
 from .. import catalogue
 from ..data.plan import Plan
-from ..errors import ModelError, ShiftproofError
+from ..errors import ModelError, OptionError, ShiftproofError
 from ..files import storing, write_json
 from ..methods.method import Method, Setting
-from ..recipe import Recipe, build
+from ..recipe import Recipe, build, mirror_axes
 from ..tasks.task import Predict, Task
 from ..train import device_of
 from ..versions import versions
@@ -90,6 +90,21 @@ class Model:
     @property
     def channels(self) -> list[str]:
         return list(self.plan.channels)
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Axes along which training mirrored images.
+
+        Raises:
+            OptionError: If there are none.
+        """
+        axes = mirror_axes(self.recipe, self.plan.dimensions) if self.recipe is not None else ()
+        if not axes:
+            raise OptionError(
+                f"{self.folder} was trained without mirroring, so mirror images are strange to it; predict without "
+                "flips, or train with the transforms strong or mirror_axes"
+            )
+        return axes
 
     def with_recipe(self, recipe: Recipe) -> Model:
         """The same weights, predicting as another row with the same training does.
@@ -250,7 +265,7 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
         setting = Setting(**description["setting"])
         # Building draws fresh weights; the caller's random numbers must not depend on it.
         with torch.random.fork_rng(devices=[]):
-            method = build(recipe, plan, setting)
+            method = build(recipe, plan, setting, weights=False)
     except (ShiftproofError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
             f"{folder / DESCRIPTION} does not describe a model that this version can build ({error})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ import SimpleITK as sitk
 import torch
 
 from ..data.images import PICTURES, suffix_of, write_image
-from ..errors import OptionError, ShiftproofError, StorageError
+from ..errors import ModelError, OptionError, ShiftproofError, StorageError
+from ..files import replacing, write_json
+from .answer import Answer, answer_of
 from .manifest import Manifest, Predicted, kind_of
 from .model import Model, load_model
 from .scans import Scan, find_scans
@@ -29,12 +32,13 @@ def predict(
     device: str = "auto",
     batch: int = 4,
     overlap: float = 0.5,
+    flips: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     overwrite: bool = False,
 ) -> list[Predicted]:
-    """Label files for scans, each in the geometry of its scan.
+    """Label files for scans, each in the geometry of its scan; an answer for each where a scan has one label.
 
-    Values are class indices; `predictions.json` in `out` names the classes, the model and what became of each
+    Answers are NAME.json each, and `predictions.csv` for all. Values of label files are class indices; `predictions.json` in `out` names the classes, the model and what became of each
     scan. A scan that cannot be predicted is reported and does not stop the others. The same call continues
     after an interruption: what is complete stays.
 
@@ -47,6 +51,7 @@ def predict(
         device: "cpu", "cuda" or "auto".
         batch: Windows scored together.
         overlap: Share of a window that neighbours have in common.
+        flips: Whether scores are averaged over mirror images along the axes that training mirrored.
         progress: Called with scans done, scans in total and the name of the one that is next.
         overwrite: Whether results of another model, or of a scan that changed, are replaced.
 
@@ -58,7 +63,7 @@ def predict(
     loaded = model if isinstance(model, Model) else load_model(model, device=device)
     return predict_scans(
         loaded, find_scans(scans, loaded.channels), Path(out), probabilities=probabilities, batch=batch,
-        overlap=overlap, progress=progress, overwrite=overwrite,
+        overlap=overlap, flips=flips, progress=progress, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -70,15 +75,26 @@ def predict_scans(
     probabilities: bool = False,
     batch: int = 4,
     overlap: float = 0.5,
+    flips: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     overwrite: bool = False,
 ) -> list[Predicted]:
     """As `predict`, for scans that were found before."""
+    whole = model.plan.task != "segmentation"
+    if whole and (probabilities or flips):
+        raise OptionError(
+            f"{model.folder} answers for whole scans: probabilities are always written, and there are no flips"
+        )
+    if flips:
+        model.mirror_axes  # noqa: B018  # says at once if there are none
+    names = [f"{scan.name}.json" if whole else _name(scan) for scan in scans]
     inputs = {file.resolve() for scan in scans for file in scan.files}
-    if any((out / _name(scan)).resolve() in inputs for scan in scans):
+    if any((out / name).resolve() in inputs for name in names):
         raise OptionError(f"the results would replace the scans themselves; choose another folder than {out}")
     manifest = Manifest.read(out, model)
-    entries = [manifest.entry(scan, _name(scan), probabilities, overlap) for scan in scans]
+    entries = [
+        manifest.entry(scan, name, probabilities, overlap, flips) for scan, name in zip(scans, names, strict=True)
+    ]
     found = [manifest.known(entry, overwrite) for entry in entries]
     # Written before the first result: a result that is there and announced here is complete, even if this
     # process is killed before it can say so.
@@ -89,20 +105,56 @@ def predict_scans(
             if found[i] is None:
                 if progress is not None:
                     progress(done, len(scans), scan.name)
-                found[i] = _predicted(model, scan, out, entry, batch, overlap)
+                found[i] = _predicted(model, scan, out, entry, batch)
                 done += 1
     finally:
         manifest.write(entries)
+        if whole:
+            write_answers(out, model)
     if progress is not None:
         progress(done, len(scans), "")
     return [known for known in found if known is not None]
 
 
-def _predicted(model: Model, scan: Scan, out: Path, entry: dict[str, Any], batch: int, overlap: float) -> Predicted:
+def write_answers(out: Path, model: Model) -> None:
+    """`predictions.csv`: every answer in the folder that the manifest names, a line each."""
+    import pandas as pd
+
+    lines = []
+    for entry in Manifest.read(out, model).entries.values():
+        path = out / entry["output"]
+        if entry["status"] == "done" and path.exists():
+            found = read_answer(path)
+            several = isinstance(found.answer, list)
+            line = {"scan": entry["scan"], "answer": ";".join(found.answer) if several else found.answer}  # type: ignore[arg-type]
+            lines.append(line | {f"probability:{name}": p for name, p in found.probabilities.items()})
+    with replacing(out / "predictions.csv") as temporary:
+        pd.DataFrame(lines, columns=None if lines else ["scan", "answer"]).to_csv(temporary, index=False)
+
+
+def read_answer(path: Path) -> Answer:
+    """What `predict` wrote of one scan.
+
+    Raises:
+        ModelError: If it is no such file.
+    """
+    try:
+        return Answer.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is no answer of a model ({error}); predict the scan again") from error
+
+
+def _predicted(model: Model, scan: Scan, out: Path, entry: dict[str, Any], batch: int) -> Predicted:
     started = time.monotonic()
     output, extra = out / entry["output"], entry["probabilities"] and out / entry["probabilities"]
     try:
-        result = segment(model, scan.images, probabilities=bool(extra), batch=batch, overlap=overlap)
+        if output.suffix == ".json":
+            write_json(output, answer_of(model, scan.images).as_dict())
+            entry["status"], entry["seconds"] = "done", round(time.monotonic() - started, 3)
+            return Predicted(scan.name, output, None, entry["seconds"])
+        result = segment(
+            model, scan.images, probabilities=bool(extra), batch=batch, overlap=entry["overlap"], flips=entry["flips"]
+        )
         if result.probabilities is not None:
             write_probabilities(result.probabilities, extra)
         # Last: a scan is complete when its labels are there.

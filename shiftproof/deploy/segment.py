@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ..data.images import array_of, image_of, is_picture, read_image
+from ..data.overlaps import code_type, coded
 from ..data.plan import preprocess
 from ..data.samples import Samples
 from ..errors import ModelError, StorageError
 from ..files import replacing
-from ..tasks.windows import scored_slabs
+from ..tasks.windows import mirrored, scored_slabs
 from .model import Model
 from .streaming import upsampled
 
@@ -32,7 +33,8 @@ class Segmented:
     """One prediction.
 
     Args:
-        label: Class indices, uint8, on the grid of the scan.
+        label: On the grid of the scan: class indices, uint8; of structures that may overlap a bit for each, see
+            `coded`.
         probabilities: Of each class, uint8 from 0 to `CERTAIN`, on the same grid; None where not asked for.
     """
 
@@ -41,9 +43,14 @@ class Segmented:
 
 
 def label_of(
-    model: Model, images: Mapping[str, Path | sitk.Image | None], *, batch: int = 4, overlap: float = 0.5
+    model: Model,
+    images: Mapping[str, Path | sitk.Image | None],
+    *,
+    batch: int = 4,
+    overlap: float = 0.5,
+    flips: bool = False,
 ) -> sitk.Image:
-    """Class indices of one scan, uint8, in its exact geometry.
+    """Class indices of one scan, uint8, in its exact geometry; overlapping structures as `coded` has them.
 
     Scores are made and resampled slice by slice: besides the image itself, memory holds a window's depth of
     scores, never a class at full resolution.
@@ -53,12 +60,14 @@ def label_of(
         images: A file or an image for each channel of the model; None where the scan lacks it.
         batch: Windows scored together.
         overlap: Share of a window that neighbours have in common.
+        flips: Whether scores are averaged over mirror images along the axes that training mirrored.
 
     Raises:
         ModelError: If the channels are not the model's, or its scores are not finite.
         ImageError: If an image cannot be used.
+        OptionError: If flips are asked for and training mirrored nothing.
     """
-    return segment(model, images, batch=batch, overlap=overlap).label
+    return segment(model, images, batch=batch, overlap=overlap, flips=flips).label
 
 
 def segment(
@@ -68,33 +77,47 @@ def segment(
     probabilities: bool = False,
     batch: int = 4,
     overlap: float = 0.5,
+    flips: bool = False,
 ) -> Segmented:
     """As `label_of`, with the probability of each class on request: a byte a voxel and class."""
-    prepared = preprocess(_read(model, images), None, model.plan)
-    geometry, number = prepared.geometry, len(model.classes)
+    prepared = preprocess(images_of(model, images), None, model.plan)
+    geometry, task, plan = prepared.geometry, model.task, model.plan
+    score = mirrored(_score(model), model.mirror_axes) if flips else _score(model)
+    several = plan.target.get("kind") == "multi-label"
+    number = task.outputs
     image = torch.from_numpy(prepared.image)
     extra = {"present": torch.from_numpy(prepared.present)[None]}
-    slabs = scored_slabs(_score(model), image, window=model.plan.patch, batch=batch, overlap=overlap, extra=extra)
+    slabs = scored_slabs(
+        score, image, window=plan.patch, batch=batch, overlap=overlap, extra=extra, context=plan.context
+    )
 
     # Slices lie together in memory, as they are written.
     x, y, z = geometry.cropped
-    label = np.empty((z, x, y), np.uint8)
+    label = np.empty((z, x, y), code_type(number) if several else np.uint8)
     certain = np.empty((number, z, x, y), np.uint8) if probabilities else None
     for i, scores in upsampled(slabs, (x, y, z), image.shape[-1]):
-        label[i] = scores.argmax(0).to(torch.uint8).cpu().numpy()
+        label[i] = coded(task.answer(scores[None])[0].cpu().numpy())
         if certain is not None:
-            certain[:, i] = (scores.softmax(0) * CERTAIN).round().to(torch.uint8).cpu().numpy()
+            shares = task.probabilities(scores[None])[0]
+            certain[:, i] = (shares * CERTAIN).round().to(torch.uint8).cpu().numpy()
 
     placed = geometry.place(label.transpose(1, 2, 0))
     if certain is None:
         return Segmented(placed)
+    if several:
+        return Segmented(placed, [geometry.place(one.transpose(1, 2, 0)) for one in certain])
     # What was cropped away is background for certain; `place` fills with 0.
     rest = geometry.place(CERTAIN - certain[0].transpose(1, 2, 0))
     background = image_of(CERTAIN - array_of(rest), like=rest)
     return Segmented(placed, [background, *(geometry.place(one.transpose(1, 2, 0)) for one in certain[1:])])
 
 
-def _read(model: Model, images: Mapping[str, Path | sitk.Image | None]) -> dict[str, sitk.Image | None]:
+def images_of(model: Model, images: Mapping[str, Path | sitk.Image | None]) -> dict[str, sitk.Image | None]:
+    """The images of a scan, read where they are files.
+
+    Raises:
+        ModelError: If the channels are not the model's.
+    """
     if set(images) != set(model.channels):
         raise ModelError(
             f"the model reads the channels {', '.join(model.channels)}, got {', '.join(images) or 'none'}; "

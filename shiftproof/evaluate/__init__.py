@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .answers import ANSWERS, rows_of_answers
 from .rows import COLUMNS, Failure, rows_of, scores
 from .run import Evaluation, evaluate
 
-__all__ = ["COLUMNS", "Evaluation", "Failure", "evaluate", "rows_of", "scores"]
+__all__ = ["ANSWERS", "COLUMNS", "Evaluation", "Failure", "evaluate", "rows_of", "rows_of_answers", "scores"]

@@ -85,7 +85,7 @@ def rows_of(
     choose(values, get_args(Values), "meaning of predicted values")
     classes, labels = cohort.classes, cohort.labels
     rows = [row for row in cohort.rows() if row.label is not None]
-    if labels is None or not rows:
+    if not isinstance(labels, LabelMap) or not rows:
         raise CohortError(f"{cohort.root} has no labelled scan to score against; fill the table's label column")
 
     def scored(row: Row, predicted: sitk.Image | Path | None) -> list[dict[str, Any]]:
@@ -155,8 +155,11 @@ def scores(
                 f"{name} and {row.label} do not share a grid: {difference}; "
                 "resample the prediction to the label by nearest neighbour, or predict in the scan's geometry"
             )
-        prediction = _indices(array_of(other), name, row.domain, labels, classes, values)
+        read = _codes if labels.kind == "multi-label" else _indices
+        prediction = read(array_of(other), name, row.domain, labels, classes, values)
     known = label != IGNORE
+    if labels.kind == "multi-label":
+        return _overlapping(prediction, label, row, labels, image.GetSpacing(), tolerance_mm)
     return measure(
         prediction,
         np.where(known, label, 0),
@@ -166,6 +169,55 @@ def scores(
         ignore=None if known.all() else ~known,
         tolerance_mm=tolerance_mm,
     )
+
+
+def _overlapping(
+    prediction: np.ndarray,
+    label: np.ndarray,
+    row: Row,
+    labels: LabelMap,
+    spacing_mm: Sequence[float],
+    tolerance_mm: float,
+) -> list[Any]:
+    """As `scores`, of structures that may share voxels: each against everything else.
+
+    Args:
+        prediction: A bit for each structure.
+        label: Positions in `labels.parts`.
+    """
+    known, annotated = label != IGNORE, labels.annotated(row.domain)
+    table = np.array(labels.parts)
+    found: list[Any] = []
+    for k, name in enumerate(labels.structures):
+        found += measure(
+            ((prediction >> k) & 1).astype(np.uint8),
+            (table[np.where(known, label, 0), k]).astype(np.uint8),
+            classes=[labels.classes[0], name],
+            spacing_mm=spacing_mm,
+            annotated=(True, annotated[k + 1]),
+            ignore=None if known.all() else ~known,
+            tolerance_mm=tolerance_mm,
+        )
+    return found
+
+
+def _codes(
+    array: np.ndarray, name: str, domain: str, labels: LabelMap, classes: Sequence[str], values: Values
+) -> np.ndarray:
+    """Predictions of overlapping structures, as a bit for each."""
+    structures = len(labels.structures)
+    if values == "cohort":
+        encoded = labels.encode(array, domain, name=name)
+        bits = (np.array(labels.parts) * 2 ** np.arange(structures)).sum(1)
+        return np.where(encoded == IGNORE, 0, bits[np.where(encoded == IGNORE, 0, encoded)])
+    array = whole_numbers(array, name)
+    if array.size and (array.min() < 0 or array.max() >= 2**structures):
+        meant = ", ".join(f"{2**k} {c}" for k, c in enumerate(labels.structures))
+        raise LabelError(
+            f"{name} has values from {array.min()} to {array.max()}, expected a bit for each structure ({meant}); "
+            "use --values cohort if it holds the values of the cohort's own labels"
+        )
+    return array
 
 
 def _indices(

@@ -13,6 +13,9 @@ from .. import errors
 from ..catalogue import choose
 from ..data.cohort import Cohort, Row
 from ..data.plan import Plan
+from ..data.tables import as_text, read_table
+from ..data.targets import Targets
+from ..deploy.answer import Answer, answer_of
 from ..deploy.matching import Key, find_predictions, key_of
 from ..deploy.model import Model, load_model
 from ..deploy.predictor import predict_scans
@@ -22,6 +25,7 @@ from ..deploy.torchscript import load_torchscript
 from ..errors import CohortError, LabelError, OptionError, ShiftproofError
 from ..files import replacing, write_json
 from ..versions import versions
+from .answers import primary_of, rows_of_answers
 from .rows import Failure, Update, Values, rows_of
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ class Evaluation:
 
     Args:
         rows: Columns `COLUMNS`; a line for each subject, annotated structure and metric.
+        answers: Columns `ANSWERS`, where a scan has one label; else None.
         failures: Scans that could not be scored; no mean contains them.
         facts: What was scored and how: the content of `evaluation.json`.
         out: Folder of `rows.csv` and `evaluation.json`; None if nothing was written.
@@ -45,6 +50,7 @@ class Evaluation:
     failures: list[Failure] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     out: Path | None = None
+    answers: pd.DataFrame | None = None
 
 
 def evaluate(
@@ -68,7 +74,8 @@ def evaluate(
         cohort: With labels.
         model: A model folder; or a TorchScript file, which is a program of the user's own and is run.
         predictions: Instead of a model: a folder of label files, named after the subjects or after the files
-            of the images (an nnU-Net output folder is one).
+            of the images (an nnU-Net output folder is one). Where a scan has one label, a table: columns `subject`
+            (or `scan`) and a `probability:CLASS` for each class, or `answer` with a number.
         plan: Preprocessing of a TorchScript file.
         values: See `rows_of`; for `predictions`.
         missing: "report": a scan without prediction is listed as a failure and no mean contains it; "missed":
@@ -92,12 +99,7 @@ def evaluate(
     choose(missing, get_args(Missing), "treatment of missing predictions")
     if (model is None) == (predictions is None):
         raise OptionError("evaluate needs either a model or a folder of predictions, and not both")
-    labelled = Cohort(
-        cohort.table[[row.label is not None for row in cohort.rows()]],
-        cohort.root,
-        domain=cohort.domain,
-        labels=cohort.labels,
-    )
+    labelled = cohort.only_labelled()
     if not len(labelled):
         raise CohortError(f"{cohort.root} has no labelled scan to score against; fill the table's label column")
     facts: dict[str, Any] = {
@@ -107,12 +109,15 @@ def evaluate(
         "domains": labelled.domains,
         "classes": cohort.classes,
         "primary": "dice",
+        "task": cohort.labels.as_dict() if isinstance(cohort.labels, Targets) else {"task": "segmentation"},
         "tolerance_mm": tolerance_mm,
         "values": values,
         "missing": missing,
         "unlabelled": len(cohort) - len(labelled),
         "versions": versions(),
     }
+    if isinstance(cohort.labels, Targets):
+        return _of_answers(labelled, cohort.labels, facts, model, predictions, missing, out, device, progress)
     files: dict[Key, Path | ShiftproofError] = {}
     if predictions is not None:
         files = _of_folder(Path(predictions), labelled)
@@ -160,6 +165,82 @@ def evaluate(
     return found
 
 
+def _of_answers(
+    cohort: Cohort,
+    targets: Targets,
+    facts: dict[str, Any],
+    model: Path | Model | None,
+    predictions: Path | None,
+    missing: Missing,
+    out: Path | None,
+    device: str,
+    progress: Update | None,
+) -> Evaluation:
+    """As `evaluate`, where a scan has one label."""
+    if missing == "missed":
+        raise OptionError("a scan without a prediction can count as missed in segmentation only; use missing=report")
+    facts["primary"] = primary_of(targets.as_dict() | {"unit": targets.unit})
+    if predictions is not None:
+        facts["predictions"] = str(predictions)
+        answers = read_answers(Path(predictions), targets)
+
+        def answer(row: Row) -> Answer | None:
+            return answers.get(row.subject)
+    else:
+        assert model is not None
+        loaded = model if isinstance(model, Model) else load_model(Path(model), device=device)
+        facts |= _about(loaded, cohort)
+
+        def answer(row: Row) -> Answer | None:
+            return answer_of(loaded, row.images)
+
+    failures: list[Failure] = []
+    rows, found = rows_of_answers(answer, cohort, failures=failures, progress=progress)
+    if rows.empty:
+        raise CohortError(f"none of {len(cohort)} scans could be scored; the first: {failures[0].message}")
+    facts["failures"] = [asdict(f) for f in failures]
+    result = Evaluation(rows, failures, facts, None if out is None else Path(out), found)
+    if result.out is not None:
+        with replacing(result.out / "answers.csv") as temporary:
+            found.to_csv(temporary, index=False)
+        write(result, result.out, cohort, {})
+    return result
+
+
+def read_answers(path: Path, targets: Targets) -> dict[str, Answer]:
+    """A table of predictions by subject, as `shiftproof predict` or any other tool writes it.
+
+    Raises:
+        CohortError: If a column is missing or a subject occurs twice.
+        LabelError: If a cell is no number, or probabilities do not lie between 0 and 1.
+    """
+    table = as_text(read_table(path / "predictions.csv" if path.is_dir() else path))
+    who = next((c for c in ("subject", "scan") if c in table), None)
+    needed = [f"probability:{name}" for name in targets.classes] or ["answer"]
+    lacking = [c for c in needed if c not in table] + ([] if who else ["subject"])
+    if lacking or who is None:
+        raise CohortError(f'{path} has no column "{lacking[0]}"; it needs subject and {", ".join(needed)}')
+    found: dict[str, Answer] = {}
+    for line in table.to_dict("records"):
+        name = line[who]
+        if name in found:
+            raise CohortError(f"{path} has several predictions of {name}; keep one line a subject")
+        try:
+            numbers = [float(line[c]) for c in needed]
+        except ValueError as error:
+            raise LabelError(f"{path}: the prediction of {name} is no number ({error})") from error
+        if targets.task == "regression":
+            found[name] = Answer(numbers[0], {}, targets.unit)
+            continue
+        if not all(0 <= p <= 1 for p in numbers):
+            raise LabelError(f"{path}: probabilities of {name} are {numbers}, expected numbers between 0 and 1")
+        certain = dict(zip(targets.classes, numbers, strict=True))
+        several = [c for c, p in certain.items() if p > 0.5]
+        best = max(certain, key=lambda c: certain[c])
+        found[name] = Answer(several if targets.kind == "multi-label" else best, certain)
+    return found
+
+
 def load(model: Path, plan: Path | Plan | None, *, device: str) -> Model:
     """A model folder, or a TorchScript file with its plan."""
     if not model.is_file():
@@ -181,8 +262,8 @@ def write(found: Evaluation, out: Path, cohort: Cohort, files: Mapping[Key, Path
             "subject": row.subject,
             "domain": row.domain,
             **{c if c == "image" else f"image:{c}": str(p or "") for c, p in row.images.items()},
-            "label": str(row.label),
-            "prediction": str(path) if isinstance(path := files[key_of(row)], Path) else "",
+            "label": str(row.label or ""),
+            "prediction": str(path) if isinstance(path := files.get(key_of(row)), Path) else "",
         }
         for row in cohort.rows()
     ]
@@ -223,6 +304,13 @@ def _about(model: Model, cohort: Cohort) -> dict[str, Any]:
         raise LabelError(
             f"{model.folder} predicts {', '.join(model.classes)}, "
             f"the cohort has {', '.join(cohort.classes)}; use one with the same classes in the same order"
+        )
+    target = cohort.labels
+    kind = target.as_dict().get("kind", "multi-class") if target is not None else "multi-class"
+    if (model.plan.task, model.plan.target.get("kind", "multi-class")) != (cohort.task, kind):
+        raise LabelError(
+            f"{model.folder} is for {model.plan.task} ({model.plan.target.get('kind', 'a number')}), the cohort's "
+            f"labels are for {cohort.task} ({kind}); use a model of the same task"
         )
     trained = model.setting.domains[: model.setting.sources] if model.setting else []
     return {

@@ -13,6 +13,9 @@ import SimpleITK as sitk
 
 from ..data.cohort import Cohort
 from ..data.images import array_of, image_of, read_image
+from ..data.labels import IGNORE, LabelMap
+from ..data.overlaps import decoded
+from ..data.targets import Targets
 from ..errors import ShiftproofError
 from .numbers import number, scale
 from .results import Results
@@ -88,6 +91,38 @@ def overlay(case: Case, results: Results, row: str, meaning: Meaning) -> Plot:
     return Plot(figure, caption, alt, title)
 
 
+def portrait(case: Case, results: Results, row: str, answers: pd.DataFrame, targets: Targets) -> Plot:
+    """One case of a task that answers for whole scans: a slice, and what was answered beside what is true.
+
+    Raises:
+        ShiftproofError: If the image is missing or cannot be read.
+    """
+    image = read_image(located(image_file(case, results)[0], results))
+    nothing = image_of(np.zeros(image.GetSize(), np.uint8), like=image)
+    shown = best_slice(image, nothing, nothing)
+    low, high = window(shown)
+    with style():
+        figure = draw(shown, low, high, 1)
+    own = answers[(answers["row"] == row) & (answers["held_out"] == case.held_out)]
+    own = own[own["subject"].astype(str) == case.subject]
+    mean = own.groupby("structure")[["predicted", "truth"]].mean()
+    words = answered(mean, targets)
+    title = f"{case.rank} of {case.n}: {case.subject}" if case.n > 1 else case.subject
+    where = f" Slice {shown.index + 1} of {shown.count}." if shown.count > 1 else ""
+    return Plot(figure, f"{row}: {words}.{where}", f"{case.rank} case of {case.held_out}, {case.subject}, {words}", title)
+
+
+def answered(mean: pd.DataFrame, targets: Targets) -> str:
+    """What was answered and what is true, of one scan."""
+    if targets.task == "regression":
+        predicted, truth = mean.loc[targets.column, ["predicted", "truth"]]
+        return f"{predicted:.1f} {targets.unit}".strip() + f", true {truth:.1f}"
+    if targets.kind == "multi-label":
+        return ", ".join(f"{name} {p:.2f} (true {t:.0f})" for name, (p, t) in mean.iterrows())  # type: ignore[misc]
+    best, true = mean["predicted"].idxmax(), mean["truth"].idxmax()
+    return f"{best} ({mean.loc[best, 'predicted']:.2f}), true {true}"
+
+
 def coded(image: sitk.Image, encode: Callable[[np.ndarray], np.ndarray]) -> sitk.Image:
     """The same image with class indices for values."""
     return image_of(encode(array_of(image)).astype(np.uint8), like=image)
@@ -101,10 +136,27 @@ def meaning_of(results: Results) -> Meaning:
         labels = Cohort.read(Path(str(cohort)), domain=results.domain_word).labels if cohort else None
     except ShiftproofError:
         labels = None
-    if labels is None:
+    if not isinstance(labels, LabelMap):
         return Meaning(classes, as_indices, as_indices)
+    if labels.kind == "multi-label":
+        return overlapping(labels, results)
     predicted = labels.encode if results.facts.get("values") == "cohort" else as_indices
     return Meaning(list(labels.classes), labels.encode, predicted)
+
+
+def overlapping(labels: LabelMap, results: Results) -> Meaning:
+    """Of structures that share voxels, the last in the list is drawn: usually the innermost."""
+    ranks = 1 + np.arange(len(labels.structures))
+    by_part = (np.array(labels.parts) * ranks).max(1)
+
+    def label(values: np.ndarray, domain: str) -> np.ndarray:
+        encoded = labels.encode(values, domain)
+        return np.where(encoded == IGNORE, IGNORE, by_part[np.where(encoded == IGNORE, 0, encoded)])
+
+    def bits(values: np.ndarray, domain: str) -> np.ndarray:
+        return (decoded(np.rint(values).astype(np.int64), len(ranks)) * ranks[:, None, None, None]).max(0)
+
+    return Meaning(list(labels.classes), label, label if results.facts.get("values") == "cohort" else bits)
 
 
 def as_indices(values: np.ndarray, domain: str) -> np.ndarray:
@@ -117,6 +169,19 @@ def files(case: Case, results: Results, row: str) -> tuple[Path, Path, Path, int
     Raises:
         ShiftproofError: If one of them is not there.
     """
+    image, line = image_file(case, results)
+    if not line.get("label"):
+        raise ShiftproofError(f"no label is named for {case.subject}")
+    prediction, seed = prediction_of(case, results, row, str(line.get("prediction") or f"{case.subject}.nii.gz"))
+    return located(image, results), located(line["label"], results), prediction, seed
+
+
+def image_file(case: Case, results: Results) -> tuple[str, Any]:
+    """The first image of a case as subjects.csv names it, and its line there.
+
+    Raises:
+        ShiftproofError: If it is not there.
+    """
     if results.subjects is None:
         raise ShiftproofError("the study names no image files (no subjects.csv)")
     lines = results.subjects[results.subjects["subject"].astype(str) == case.subject]
@@ -127,10 +192,9 @@ def files(case: Case, results: Results, row: str) -> tuple[Path, Path, Path, int
         raise ShiftproofError(f"subjects.csv does not name {case.subject}")
     line = lines.iloc[0]
     images = [line[c] for c in lines.columns if (c == "image" or c.startswith("image:")) and line[c]]
-    if not images or not line.get("label"):
-        raise ShiftproofError(f"no image or no label is named for {case.subject}")
-    prediction, seed = prediction_of(case, results, row, str(line.get("prediction") or f"{case.subject}.nii.gz"))
-    return located(images[0], results), located(line["label"], results), prediction, seed
+    if not images:
+        raise ShiftproofError(f"no image is named for {case.subject}")
+    return str(images[0]), line
 
 
 def prediction_of(case: Case, results: Results, row: str, name: str) -> tuple[Path, int | None]:

@@ -50,7 +50,8 @@ def dots(values: pd.DataFrame, found: Found, domain: str | None = None) -> Plot:
         axes.set_xlabel(metric.axis)
     better = "right" if metric.higher_is_better else "left"
     caption = (
-        f"{metric.title} of each subject at {where} (n = {n}), mean over structures{seeds_words(found)}; "
+        f"{metric.title[0].upper()}{metric.title[1:]} of each subject at {where} (n = {n})"
+        f"{', mean over structures' if found['task'] == 'segmentation' else ''}{seeds_words(found)}; "
         f"bars: mean and 95 % interval{dotted(plain)}. Better is further {better}."
     )
     spoken = "; ".join(f"{name} {estimate(means[name], metric.digits)}" for name in names)

@@ -47,6 +47,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "domain_word": results.domain_word,
         "domains": results.domains,
         "held_out": results.held_out,
+        "task": str((results.facts.get("task") or {}).get("task", "segmentation")),
         "seeds": results.seeds,
         "structures": results.structures,
         "primary": primary_facts(results.primary),

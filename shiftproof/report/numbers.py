@@ -35,6 +35,9 @@ SCALES = {
     "assd mm": Scale("ASSD", "mm", 2, higher_is_better=False, within=(0, math.inf)),
     "sensitivity": Scale("sensitivity", within=(0, 1)),
     "precision": Scale("precision", within=(0, 1)),
+    "correct": Scale("accuracy", within=(0, 1)),
+    "brier": Scale("Brier score", higher_is_better=False, within=(0, 2)),
+    "class error": Scale("class error", "classes", 2, higher_is_better=False, within=(0, math.inf)),
     "volume error ml": Scale("volume error", "ml", 2, higher_is_better=False, signed=True),
 }
 
@@ -43,6 +46,10 @@ def scale(metric: str) -> Scale:
     """Of a metric by its name; of one that is not known here, from the unit that ends its name."""
     if metric in SCALES:
         return SCALES[metric]
+    for title, signed in (("absolute error", False), ("error", True)):  # of a number, then its unit
+        if metric == title or metric.startswith(f"{title} "):
+            within = (-math.inf, math.inf) if signed else (0, math.inf)
+            return Scale(title, metric[len(title) + 1 :], 2, higher_is_better=False, signed=signed, within=within)
     *words, last = metric.split() or [""]
     if words and last in {"mm", "ml"}:
         return Scale(" ".join(words), last, 2, higher_is_better=False)

@@ -13,6 +13,7 @@ from ..errors import ShiftproofError
 from ..files import write_text
 from ..statistics import per_subject
 from . import cases, curves, figures, numbers, tables
+from .answers import plots, read_answers, set_tables, targets_of
 from .findings import oriented, summarise
 from .reading import read_evaluation, read_results
 from .results import Results
@@ -79,19 +80,43 @@ def page(results: Results) -> str:
         comparison_columns=tables.COMPARISON_COLUMNS,
         curves=[c for r in results.recipes if (c := curves.curves(results, r["name"])) is not None],
         cases=shown_cases(results, values, found),
+        sets=set_figures(results, found),
         recipes=tables.recipes(results),
         cells=tables.cells(results),
     )
 
 
+def row_in_question(found: dict[str, Any]) -> str | None:
+    """The row that the page looks at more closely."""
+    first = next((r["row"] for r in found["rows"] if r["overall"]["n"]), None)
+    return found["selected"] or found["leader"] or first  # type: ignore[no-any-return]
+
+
+def set_figures(results: Results, found: dict[str, Any]) -> dict[str, Any]:
+    """Tables and pictures of whole sets, where a scan has one label; else nothing."""
+    targets = targets_of(results)
+    answers = read_answers(results) if targets else pd.DataFrame()
+    if targets is None or answers.empty:
+        return {"task": "segmentation" if targets is None else targets.task, "tables": [], "plots": []}
+    return {
+        "task": targets.task,
+        "tables": set_tables(results, targets, answers),
+        "plots": plots(results, targets, answers, row_in_question(found)),
+    }
+
+
 def shown_cases(results: Results, values: pd.DataFrame, found: dict[str, Any]) -> dict[str, Any]:
     """Overlays of the row in question and of its reference, or why there are none."""
-    first = found["selected"] or found["leader"] or next((r["row"] for r in found["rows"] if r["overall"]["n"]), None)
+    first = row_in_question(found)
     if first is None:
         return {"domains": [], "row": None, "reference": None, "legend": [], "reasons": []}
+    targets = targets_of(results)
+    answers = read_answers(results) if targets else pd.DataFrame()
     reference = next(r["reference"] for r in found["rows"] if r["row"] == first)
     shown = [first, *([reference] if reference and reference in set(values["row"]) else [])]
     higher = found["primary"]["higher_is_better"]
+    if targets is not None and "brier" in results.metrics:  # right or wrong does not rank
+        values, higher = per_subject(results.rows, "brier"), False
     domains, reasons = [], []
     meaning = cases.meaning_of(results)
     for domain in found["held_out"]:
@@ -101,14 +126,17 @@ def shown_cases(results: Results, values: pd.DataFrame, found: dict[str, Any]) -
             plots = []
             for case in chosen:
                 try:
-                    plots.append(cases.overlay(case, results, row, meaning))
+                    if targets is None:
+                        plots.append(cases.overlay(case, results, row, meaning))
+                    else:
+                        plots.append(cases.portrait(case, results, row, answers, targets))
                 except ShiftproofError as error:
                     reasons.append(str(error))
             if plots:
                 rows.append({"row": row, "plots": plots})
         if rows:
             domains.append({"domain": domain, "rows": rows})
-    legend = [(name, structure_colour(k)) for k, name in enumerate(meaning.classes) if k]
+    legend = [(name, structure_colour(k)) for k, name in enumerate(meaning.classes) if k and targets is None]
     return {
         "domains": domains,
         "row": first,

@@ -27,7 +27,8 @@ def table(found: Found) -> tuple[str, list[str], list[list[str]]]:
     columns += ["difference", "p"] if compared else []
     columns += ["gap closed"] if gaps else []
     columns += [f"{d} (n = {found['subjects']['by domain'][d]})" for d in found["held_out"]]
-    columns += ["missed", "spurious"]
+    counted = found["task"] == "segmentation"
+    columns += ["missed", "spurious"] if counted else []
     lines = []
     for r in found["rows"]:
         line = [r["row"] + (" *" if r["row"] == found["selected"] else "")]
@@ -43,7 +44,7 @@ def table(found: Found) -> tuple[str, list[str], list[list[str]]]:
         if gaps:
             line.append(gap_text(r["gap_closed"]))
         line += [estimate(r["domains"][d], digits) for d in found["held_out"]]
-        lines.append([*line, str(r["failures"]["missed"]), str(r["failures"]["spurious"])])
+        lines.append(line + ([str(r["failures"]["missed"]), str(r["failures"]["spurious"])] if counted else []))
     unit = f" in {found['primary']['unit']}" if found["primary"]["unit"] else ""
     where = f"at held-out {found['domain_word']}" if found["kind"] == "study" else f"by {found['domain_word']}"
     title = f"{found['primary']['title']}{unit} {where}, mean over subjects with 95 % interval"

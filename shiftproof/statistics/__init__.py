@@ -11,7 +11,7 @@ from .gap import GapClosed, gap_closed
 from .intervals import Interval, interval
 from .paired import Comparison, paired, sign_flip_p, sign_p, signed_rank_p
 from .power import power, smallest_detectable, subjects_needed
-from .subjects import per_subject
+from .subjects import per_subject, subject_samples
 
 __all__ = [
     "Comparison",
@@ -28,5 +28,6 @@ __all__ = [
     "sign_p",
     "signed_rank_p",
     "smallest_detectable",
+    "subject_samples",
     "subjects_needed",
 ]

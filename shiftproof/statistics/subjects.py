@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,3 +35,23 @@ def per_subject(rows: pd.DataFrame, metric: str, *, structure: str | None = None
     by_seed = by_structure.groupby([*keys, "seed"], sort=True).mean()
     by_subject = by_seed.groupby(keys, sort=True)
     return by_subject.mean().to_frame("value").assign(seeds=by_subject.count()).reset_index()
+
+
+def subject_samples(subjects: Sequence[object], resamples: int, *, seed: int = 0) -> Iterator[np.ndarray]:
+    """Bootstrap samples of subjects: each time the positions of all lines of as many subjects, drawn with replacement.
+
+    For figures of a whole set, such as AUROC, that are no mean over subjects. Lines of a subject stay together, since
+    they depend on each other.
+
+    Args:
+        subjects: Whose each line is.
+        resamples: How many samples.
+        seed: Equal subjects and seeds give equal samples.
+    """
+    places: dict[object, list[int]] = {}
+    for place, subject in enumerate(subjects):
+        places.setdefault(subject, []).append(place)
+    groups = [np.array(own) for own in places.values()]
+    random = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.concatenate([groups[i] for i in random.integers(len(groups), size=len(groups))])

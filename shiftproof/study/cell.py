@@ -146,17 +146,20 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
             continue
         started = time.monotonic()
         try:
-            rows = score(model.with_recipe(study.row(row)), split.test, cell / "predictions", study.tolerance_mm)
+            own = model.with_recipe(study.row(row))
+            rows, answers = score(own, split.test, cell / "predictions", study.tolerance_mm)
         except StorageError:
             raise
         except Exception as error:
             fail(folder, dataclasses.replace(job, rows=(row,)), *told(error))
             continue
-        rows.insert(0, "row", row)
-        rows.insert(1, "held_out", job.held_out)
-        rows.insert(2, "seed", job.seed)
-        with replacing(cell / "rows.csv") as path:
-            rows.to_csv(path, index=False)
+        for name, table in {"answers.csv": answers, "rows.csv": rows}.items():
+            if table is not None:
+                table.insert(0, "row", row)
+                table.insert(1, "held_out", job.held_out)
+                table.insert(2, "seed", job.seed)
+                with replacing(cell / name) as path:
+                    table.to_csv(path, index=False)
         # Written last: a cell is done when this says so.
         write_json(
             cell / "cell.json",
@@ -176,15 +179,21 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
         )
 
 
-def score(model: Any, test: Cohort, predictions: Path, tolerance_mm: float) -> Any:
-    """Rows of the held-out subjects; the predicted label files are kept for the report."""
+def score(model: Any, test: Cohort, predictions: Path, tolerance_mm: float) -> tuple[Any, Any]:
+    """Rows of the held-out subjects, and their answers where a scan has one label.
+
+    Predicted label files are kept for the report.
+    """
     import SimpleITK as sitk
 
     from ..data.cohort import Row
     from ..data.images import write_image
     from ..deploy.segment import label_of
-    from ..evaluate import rows_of
+    from ..deploy.answer import answer_of
+    from ..evaluate import rows_of, rows_of_answers
 
+    if test.task != "segmentation":
+        return rows_of_answers(lambda row: answer_of(model, row.images), test)
     names = iter(prediction_names(test))
 
     def predicted(row: Row) -> sitk.Image:
@@ -192,7 +201,7 @@ def score(model: Any, test: Cohort, predictions: Path, tolerance_mm: float) -> A
         write_image(image, predictions / next(names))
         return image
 
-    return rows_of(predicted, test, tolerance_mm=tolerance_mm)
+    return rows_of(predicted, test, tolerance_mm=tolerance_mm), None
 
 
 def prediction_names(test: Cohort) -> list[str]:

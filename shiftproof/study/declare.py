@@ -37,6 +37,8 @@ class Declaration:
         validation: Share of training subjects held back.
         fraction: Share of the remaining training subjects used.
         threads: Torch threads of each process; results are bit-equal at an equal number only.
+        primary: The metric that rows are compared by.
+        task: What is predicted, as the cohort's labels say it.
         versions: Of the packages.
         command: How to run it again.
     """
@@ -59,6 +61,7 @@ class Declaration:
     threads: int = 1
     selection: str = "mean validation score of held-back subjects of the training domains"
     primary: str = "dice"
+    task: dict[str, Any] = field(default_factory=lambda: {"task": "segmentation"})
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
 

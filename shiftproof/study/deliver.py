@@ -59,7 +59,8 @@ def selected(folder: Path, declared: Declaration) -> Choice:
                 broken.add(row)
                 continue
             found = json.loads((cell / "cell.json").read_text(encoding="utf-8"))
-            scores.setdefault(row, []).append(float(found["validation"]["mean"]))
+            mean = found["validation"].get("mean")
+            scores.setdefault(row, []).append(math.nan if mean is None else float(mean))
     means = {row: sum(v) / len(v) for row, v in scores.items() if row not in broken}
     means = {row: value for row, value in means.items() if not math.isnan(value)}
     if not means and len(scores.keys() - broken):

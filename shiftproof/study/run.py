@@ -14,13 +14,16 @@ from typing import Any
 
 import torch
 
+from .. import nets
 from ..data.cohort import Cohort, Row
 from ..data.parallel import processes
 from ..data.plan import Plan, make_plan
 from ..data.samples import Batch
 from ..data.sampling import seed_of
 from ..data.store import Store
+from ..data.targets import Targets
 from ..errors import OptionError, RunError, SplitError
+from ..evaluate.answers import primary_of
 from ..experiment import Experiment, prepare, require_sound
 from ..files import read_rows, replacing, write_json
 from ..recipe import Recipe
@@ -109,6 +112,7 @@ def study(
             f"cannot hold out {', '.join(missing or table.domains)}: "
             f"column {domain} has the domains {', '.join(table.domains)}, and at least one must be left to train on"
         )
+    rows = [dataclasses.replace(row, network=nets.pinned(row.network)) for row in rows]
     every, references = with_references(rows)
     trainer = trainer or Trainer()
     budget = {k: v for k, v in dataclasses.asdict(trainer).items() if k != "seed"}
@@ -129,11 +133,13 @@ def study(
         validation=validation,
         fraction=fraction,
         threads=threads,
+        task=table.labels.as_dict() if isinstance(table.labels, Targets) else {"task": "segmentation"},
         versions=versions(),
         command=command,
     )
     if (out / "study.json").exists():
         begun = Declaration.load(out)
+        declared = dataclasses.replace(declared, primary=begun.primary)  # follows from the cohort
         declared.compare(begun)
         if begun.cohort != declared.cohort:  # the same content, in another place
             dataclasses.replace(begun, cohort=declared.cohort).save(out)
@@ -142,6 +148,7 @@ def study(
         # What cannot be divided, planned or built is said before the folder belongs to the study.
         training = [divide(declared, table, held).train for held in chosen]
         first = make_plan(training[0], **declared.plan)
+        declared = dataclasses.replace(declared, primary=primary_of(first.target))
         for row in rows:
             require_sound(row, first)
         declared.save(out)
@@ -257,14 +264,16 @@ def gather(out: Path, declared: Declaration) -> None:
     """All rows of all cells that are done, in one table."""
     import pandas as pd
 
-    cells = [cell / "rows.csv" for job in jobs(declared) for cell in job.cells(out).values() if status(cell) == "done"]
+    cells = [cell for job in jobs(declared) for cell in job.cells(out).values() if status(cell) == "done"]
     if not cells:
         failed = sorted((out / "cells").rglob("cell.json"))
         why = json.loads(failed[0].read_text(encoding="utf-8"))["error"] if failed else "nothing was run"
         raise RunError(f"every cell of the study failed ({len(failed)}): {why}")
-    table = pd.concat([read_rows(path) for path in cells])
-    with replacing(out / "rows.csv") as path:
-        table.to_csv(path, index=False)
+    for name in ("rows.csv", "answers.csv"):
+        found = [read_rows(cell / name) for cell in cells if (cell / name).exists()]
+        if found:
+            with replacing(out / name) as path:
+                pd.concat(found).to_csv(path, index=False)
 
 
 def _write_subjects(out: Path, tested: Sequence[tuple[str, Row, str]]) -> None:
@@ -278,7 +287,7 @@ def _write_subjects(out: Path, tested: Sequence[tuple[str, Row, str]]) -> None:
                 "subject": row.subject,
                 "domain": row.domain,
                 "image": next((str(path) for path in row.images.values() if path is not None), ""),
-                "label": str(row.label),
+                "label": str(row.label or ""),
                 "prediction": name,
             }
             for held, row, name in tested

@@ -13,8 +13,10 @@ from ..data.splits import everything
 from ..data.splits import hold_out as held_out_split
 from ..data.store import Store
 from ..deploy.model import load_model
-from ..experiment import prepare, require_sound
+from ..evaluate.answers import primary_of
+from ..experiment import Experiment, prepare, require_sound
 from ..files import replacing
+from ..group import current
 from ..recipe import Recipe
 from ..train import Progress, Trainer
 from .cell import SPLIT_SEED, score
@@ -33,14 +35,19 @@ def train(
     tensorboard: bool = False,
     tolerance_mm: float = 2.0,
     progress: Callable[[Progress], None] | None = None,
+    before: Callable[[Experiment], None] | None = None,
 ) -> dict[str, Any]:
     """Train a recipe and write `out/model`; with a held-out domain, score it on that domain's test half.
 
     The same call continues an interrupted run.
 
+    Args:
+        progress: Called after every step.
+        before: Called with what is about to be trained, when all scans are ready.
+
     Returns:
-        Steps, seconds, validation on held-back subjects of the training domains, mean Dice of the held-out
-        subjects by structure, and where the model lies.
+        Steps, seconds, validation on held-back subjects of the training domains, mean of the task's primary metric
+        over the held-out subjects by structure, and where the model lies.
     """
     trainer = trainer or Trainer()
     table = Cohort.read(cohort, domain=domain)
@@ -51,15 +58,20 @@ def train(
     chosen = make_plan(split.train, **(plan or {}))
     require_sound(recipe, chosen)
     experiment = prepare(recipe, split, chosen, trainer, Store(out / "store"), workers=workers)
+    if before is not None:
+        before(experiment)
     experiment.claim(out)
     chosen.write(out / "plan.json")
     run = experiment.train(out, progress=progress, tensorboard=tensorboard)
     found: dict[str, Any] = dataclasses.asdict(run) | {"model": str(out / "model")}
-    if hold_out is not None:
+    if hold_out is not None and current().first:
         model = load_model(out / "model", device=trainer.device)
-        rows = score(model, split.test, out / "predictions", tolerance_mm)
-        with replacing(out / "rows.csv") as path:
-            rows.to_csv(path, index=False)
-        dice = rows[rows["metric"] == "dice"]
-        found["held out"] = {str(k): float(v) for k, v in dice.groupby("structure")["value"].mean().items()}
+        rows, answers = score(model, split.test, out / "predictions", tolerance_mm)
+        for name, written in {"rows.csv": rows, "answers.csv": answers}.items():
+            if written is not None:
+                with replacing(out / name) as path:
+                    written.to_csv(path, index=False)
+        found["metric"] = primary_of(chosen.target)
+        own = rows[rows["metric"] == found["metric"]]
+        found["held out"] = {str(k): float(v) for k, v in own.groupby("structure")["value"].mean().items()}
     return found

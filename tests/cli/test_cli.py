@@ -20,7 +20,7 @@ from shiftproof.cli import main
 
 COMMANDS = [
     "demo", "cohort", "cohort import", "cohort check", "cohort show", "train", "study", "evaluate", "report",
-    "deliver", "predict", "methods",
+    "deliver", "predict", "methods", "networks",
 ]  # fmt: skip
 
 

@@ -179,7 +179,7 @@ def test_a_row_that_needs_the_held_out_domain_is_not_delivered(finished):
 def test_the_report_tells_of_the_failure(finished):
     from shiftproof.report import report
 
-    page = report(finished).read_text()
+    page = report(finished).read_text(encoding="utf-8")
     assert "choose held_out between 1 and 1" in page
     assert "http-equiv" in page
 

@@ -1,0 +1,239 @@
+"""Figures of whole sets, where a scan has one label: discrimination, calibration, confusion, agreement."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..data.targets import Targets, labels_from
+from ..errors import ShiftproofError
+from ..files import read_rows
+from ..metrics import calibration, classification, regression
+from ..statistics import subject_samples
+from .figures import WIDTH, elided
+from .numbers import count, number, span
+from .results import Results
+from .svg import FAINT, INK, RULE, Plot, colours, style
+
+Found = dict[str, Any]
+
+RESAMPLES = 200
+"""Bootstrap samples of subjects behind an interval; a figure of a whole set costs a pass over it for each."""
+
+SHOWN = {
+    "classification": ("balanced accuracy", "auroc", "average precision", "calibration error", "brier"),
+    "regression": ("mae", "bias", "r2", "calibration slope", "calibration intercept"),
+}
+TITLES = {"auroc": "AUROC", "brier": "Brier score", "mae": "MAE", "r2": "R²"}
+
+
+def targets_of(results: Results) -> Targets | None:
+    """What is predicted, where a scan has one label; None for a segmentation."""
+    try:
+        labels = labels_from(results.facts.get("task") or {"task": "segmentation"})
+    except (ShiftproofError, AttributeError):
+        return None
+    return labels if isinstance(labels, Targets) else None
+
+
+def read_answers(results: Results) -> pd.DataFrame:
+    """Predicted and true values of all cells that are done, a line a class; empty where there are none."""
+    if results.root is None:
+        return pd.DataFrame()
+    if results.kind == "evaluation":
+        path = results.root / "answers.csv"
+        if not path.exists():
+            return pd.DataFrame()
+        table = read_rows(path)
+        name = next(iter(results.rows["row"].drop_duplicates()), "predictions")
+        return table.assign(row=name, seed=0, held_out=table["domain"])
+    done = [c.folder / "answers.csv" for c in results.cells if c.status == "done" and c.folder is not None]
+    tables = [read_rows(path) for path in done if path.exists()]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def set_tables(results: Results, targets: Targets, answers: pd.DataFrame) -> list[Found]:
+    """A table over all domains, then one a domain: a line a row, a column a figure with its interval."""
+    parts: list[tuple[str | None, pd.DataFrame]] = [(None, answers)]
+    if answers["held_out"].nunique() > 1:
+        parts += [(d, answers[answers["held_out"] == d]) for d in results.held_out]
+    names = [r["name"] for r in results.recipes if r["name"] in set(answers["row"])]
+    found = []
+    for domain, own in parts:
+        lines = [{"row": name, "cells": cells(own[own["row"] == name], targets)} for name in names]
+        titles = [c["title"] for c in lines[0]["cells"]] if lines else []
+        found.append({"domain": domain, "n": int(own["subject"].nunique()), "metrics": titles, "lines": lines})
+    return found
+
+
+def cells(answers: pd.DataFrame, targets: Targets) -> list[Found]:
+    """The figures of one row: each seed by itself, then the mean over seeds; intervals over subjects."""
+    if answers.empty:
+        return []
+    subjects, predicted, truth = stacked(answers, targets)
+    values = _figures(predicted, truth, targets)
+    drawn = []
+    for chosen in subject_samples(subjects, RESAMPLES):
+        drawn.append(list(_figures(predicted[:, chosen], truth[chosen], targets).values()))
+    found = []
+    for place, (name, value) in enumerate(values.items()):
+        known = np.array([d[place] for d in drawn])
+        known = known[np.isfinite(known)]
+        low, high = np.percentile(known, [2.5, 97.5]) if len(known) >= 0.9 * RESAMPLES else (math.nan, math.nan)
+        word, _, unit = name.partition(" ") if targets.task == "regression" else (name, "", "")
+        word = name if name.startswith("calibration") else word
+        unit = "" if word == name else unit
+        title = TITLES.get(word, word) + (f" ({unit})" if unit else "")
+        found.append({"title": title, "mean": number(value), "span": span(float(low), float(high))})
+    return found
+
+
+def stacked(answers: pd.DataFrame, targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Subjects (N,), predictions (seeds, N, K) and truth (N, K), of the scans that all seeds have."""
+    keys = ["held_out", "subject", "scan"]
+    numbered = answers.assign(scan=answers.groupby(["seed", "held_out", "subject", "structure"]).cumcount())
+    order = list(targets.structures)
+    by_seed = [
+        own.pivot(index=keys, columns="structure", values=["predicted", "truth"])
+        for _, own in numbered.groupby("seed", sort=True)
+    ]
+    common = by_seed[0].index
+    for table in by_seed[1:]:
+        common = common.intersection(table.index)
+    predicted = np.stack([t.loc[common, "predicted"].reindex(columns=order).to_numpy(float) for t in by_seed])
+    truth = by_seed[0].loc[common, "truth"].reindex(columns=order).to_numpy(float)
+    return common.get_level_values("subject").to_numpy(), predicted, truth
+
+
+def _figures(predicted: np.ndarray, truth: np.ndarray, targets: Targets) -> dict[str, float]:
+    by_seed = []
+    for one in predicted:
+        if targets.task == "regression":
+            by_seed.append(regression.summary(one[:, 0], truth[:, 0], targets.unit))
+        else:
+            expected = truth if targets.kind == "multi-label" else truth.argmax(1)
+            by_seed.append(classification.summary(one, expected, targets.kind, targets.classes))  # type: ignore[arg-type]
+    shown = SHOWN[targets.task]
+    names = [n for n in by_seed[0] if any(n == s or n.startswith(f"{s} ") for s in shown) or "kappa" in n]
+    return {name: float(np.mean([found[name] for found in by_seed])) for name in names}
+
+
+# Pictures ----------------------------------------------------------------------------------------------------
+
+
+def plots(results: Results, targets: Targets, answers: pd.DataFrame, row: str | None) -> list[Plot]:
+    """What a row answers beside what is true, over all held-out domains and seeds."""
+    own = answers[answers["row"] == row] if row is not None and len(answers) else pd.DataFrame()
+    if own.empty or row is None:
+        return []
+    if targets.task == "regression":
+        return [agreement(own, targets, results, row)]
+    found = [reliability(own, targets, row)]
+    return found if targets.kind == "multi-label" else [confusion(own, targets, row), *found]
+
+
+def confusion(own: pd.DataFrame, targets: Targets, row: str) -> Plot:
+    """Shares of each true class by answer."""
+    _, predicted, truth = stacked(own, targets)
+    number_of = len(targets.classes)
+    counts = sum(classification.confusion(p.argmax(1), truth.argmax(1), number_of) for p in predicted)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # type: ignore[union-attr]
+    with style():
+        figure = Figure(figsize=(WIDTH, WIDTH))
+        axes = figure.add_axes((0.2, 0.16, 0.76, 0.74))
+        axes.set_title(elided(row), loc="left", fontsize=9, fontweight="bold")
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        size = 8 if number_of <= 6 else 6
+        for i in range(number_of):
+            for j in range(number_of):
+                if counts[i, j]:  # type: ignore[index]
+                    ink = "white" if shares[i, j] > 0.55 else "#16181e"
+                    axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=size, color=ink)
+        names = [elided(c, 16) for c in targets.classes]
+        long = max(map(len, names)) > 3
+        axes.set_xticks(range(number_of), names, rotation=45 if long else 0, ha="right" if long else "center")
+        axes.set_yticks(range(number_of), names)
+        axes.set_xlabel("answer")
+        axes.set_ylabel("true class")
+    n, seeds = len(truth), len(predicted)
+    right = ", ".join(f"{c} {100 * shares[i, i]:.0f} %" for i, c in enumerate(targets.classes))
+    caption = (
+        f"Confusion matrix of {row} over {count(n, 'scan')} of all held-out domains"
+        f"{f' and {seeds} seeds' if seeds > 1 else ''}: per cent of each true class (line) by answer (column)."
+    )
+    return Plot(figure, caption, f"Confusion matrix of {row}. Recall: {right}.")
+
+
+def reliability(own: pd.DataFrame, targets: Targets, row: str) -> Plot:
+    """How often the answer is right, by the probability that was given for it."""
+    _, predicted, truth = stacked(own, targets)
+    flat, right = [], []
+    for p in predicted:
+        if targets.kind == "multi-label":
+            known = ~np.isnan(truth)
+            flat.append(p[known])
+            right.append(truth[known])
+        else:
+            flat.append(p.max(1))
+            right.append((p.argmax(1) == truth.argmax(1)).astype(float))
+    confidence, present = np.concatenate(flat), np.concatenate(right)
+    bins = calibration.reliability(confidence, present)
+    error = calibration.calibration_error(confidence, present)
+    with style():
+        figure = Figure(figsize=(WIDTH, WIDTH))
+        axes = figure.add_axes((0.15, 0.13, 0.8, 0.77))
+        axes.set_title(elided(row), loc="left", fontsize=9, fontweight="bold")
+        axes.plot([0, 1], [0, 1], color=FAINT, lw=0.8, ls=(0, (1, 2)))
+        filled = [b for b in bins if b.number]
+        axes.plot([b.confidence for b in filled], [b.frequency for b in filled], color=INK, lw=1.1, zorder=3)
+        most = max(b.number for b in filled)
+        axes.scatter(
+            [b.confidence for b in filled],
+            [b.frequency for b in filled],
+            s=[14 + 90 * b.number / most for b in filled],
+            color="#0072b2",
+            lw=0,
+            zorder=4,
+        )
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.grid(color=RULE, lw=0.6)
+        axes.set_axisbelow(True)
+        axes.set_xlabel("probability that was given")
+        axes.set_ylabel("share that is true")
+    what = "finding" if targets.kind == "multi-label" else "most probable class"
+    caption = (
+        f"Reliability of {row}: of scans with a like probability of the {what}, the share where it is true; the area "
+        f"of a dot is their number, the dotted line perfect calibration. Mean distance {number(error)}."
+    )
+    return Plot(figure, caption, f"Reliability diagram of {row}; calibration error {number(error)}.")
+
+
+def agreement(own: pd.DataFrame, targets: Targets, results: Results, row: str) -> Plot:
+    """Predicted against true numbers, a dot a scan."""
+    paint = colours(results.domains)
+    unit = f" ({targets.unit})" if targets.unit else ""
+    mean = own.groupby(["held_out", "subject", "truth"], as_index=False)["predicted"].mean()
+    low = float(min(mean["truth"].min(), mean["predicted"].min()))
+    high = float(max(mean["truth"].max(), mean["predicted"].max()))
+    with style():
+        figure = Figure(figsize=(WIDTH, WIDTH))
+        axes = figure.add_axes((0.16, 0.13, 0.8, 0.77))
+        axes.set_title(elided(row), loc="left", fontsize=9, fontweight="bold")
+        axes.plot([low, high], [low, high], color=FAINT, lw=0.8, ls=(0, (1, 2)))
+        for domain, part in mean.groupby("held_out"):
+            colour, marker = paint[str(domain)]
+            axes.scatter(part["truth"], part["predicted"], s=14, color=colour, marker=marker, alpha=0.8, lw=0)
+        axes.grid(color=RULE, lw=0.6)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(f"true {targets.column}{unit}")
+        axes.set_ylabel(f"predicted {targets.column}{unit}")
+    caption = (
+        f"{targets.column} as {row} predicts it against the true one, a dot a scan of a held-out domain (its colour), "
+        "seeds averaged; on the dotted line both agree."
+    )
+    return Plot(figure, caption, f"Scatter plot of predicted against true {targets.column} by {row}, n = {len(mean)}.")
