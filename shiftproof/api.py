@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FUNCTIONS = {
     "Cohort": "shiftproof.data.cohort:Cohort",
+    "import_cohort": "shiftproof.data.importers:import_cohort",
     "import_folders": "shiftproof.data.importers:import_folders",
     "check": "shiftproof.data.checks:check",
     "Recipe": "shiftproof.recipe:Recipe",

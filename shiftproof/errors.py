@@ -58,3 +58,11 @@ class RunError(ShiftproofError):
 
 class ModelError(ShiftproofError):
     """A model folder or file that cannot be loaded or does not fit the scans."""
+
+
+class ProcessError(ShiftproofError):
+    """A process that was lost, or never found, by those that compute with it."""
+
+
+class OutOfMemory(ShiftproofError):
+    """Work that does not fit into the machine's memory."""

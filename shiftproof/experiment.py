@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from .names import choose, converted
 from .recipe import Recipe, build, build_network
 from .train import Progress, Run, Trainer
 from .transforms.presets import preset
+from .transforms.transform import Transform
 from .versions import versions
 
 
@@ -110,12 +112,16 @@ class Experiment:
         options = catalogue.check_options(self.recipe.method, cls, dict(self.recipe.options))
         return _without_none(
             {
-                "recipe": self.recipe.as_dict() | {"options": options, "network": nets.pinned(self.recipe.network)},
+                "recipe": self.recipe.as_dict() | {"options": options, "network": identity(self.recipe.network)},
+                "target": self.plan.target,
+                "classes": list(self.plan.classes),
+                "context": self.plan.context,
                 "trainer": dataclasses.asdict(self.trainer),
                 "setting": dataclasses.asdict(self.setting),
                 "sampling": {
                     "patch": list(self.feed.patches.size),
                     "foreground": self.feed.patches.foreground,
+                    "source": list(self.feed.patches.source or self.feed.patches.size),
                     "batches": self.feed.batches,
                 },
                 "subjects": {
@@ -156,13 +162,31 @@ def prepare(
     sources = sorted({case.domain for case in source})
     domains = sources + sorted({case.domain for case in target} - set(sources))
     setting = Setting(domains, plan.inputs, plan.dimensions, len(sources))
-    patches = Patches(tuple(plan.patch), recipe.sampling.get("foreground", Patches.foreground), plan.context)
+    foreground = recipe.sampling.get("foreground", Patches.foreground)
+    patches = Patches(tuple(plan.patch), foreground, plan.context, plan.task != "segmentation", source_of(recipe, plan))
     batches = recipe.sampling.get("batches", catalogue.method(recipe.method).needs.batches)
     feed = Feed(source, domains, patches, size=trainer.batch, target=target, batches=batches, seed=trainer.seed)
     return Experiment(recipe, plan, trainer, setting, feed, held_back)
 
 
-def transform_of(recipe: Recipe, plan: Plan) -> Callable[..., Any]:
+REACH = {2: 1.5, 3: 1.25}
+"""Largest side of what is cut for augmentation, in patches: beyond, hardly a voxel is gained, but much is read."""
+
+
+def source_of(recipe: Recipe, plan: Plan) -> tuple[int, ...] | None:
+    """Size that is cut for augmentation to turn and shrink, so that few voxels come from beyond its border.
+
+    None where a patch is enough: without spatial changes, or where the patch holds the whole scan anyway.
+    """
+    if plan.task != "segmentation":
+        return None
+    reach = REACH[plan.dimensions]
+    wanted = transform_of(recipe, plan).source_patch(plan.patch)
+    source = tuple(min(n, math.ceil(reach * w)) for n, w in zip(wanted, plan.patch, strict=True))
+    return source if source != tuple(plan.patch) else None
+
+
+def transform_of(recipe: Recipe, plan: Plan) -> Transform:
     spacing = [s for s in plan.spacing_mm[: plan.dimensions] if s is not None]
     return preset(
         recipe.transforms,
@@ -195,6 +219,8 @@ def require_sound(recipe: Recipe, plan: Plan) -> None:
         task = tasks.make(plan.target, plan.classes, loss=recipe.loss, options=recipe.loss_options)
         with torch.device("meta"):  # takes no memory
             build_network(recipe, task, setting, plan, weights=False)
+        if recipe.network.get("weights") is not None:
+            build_network(recipe, task, setting, plan)
         task.loss(*task.blank((2,) * plan.dimensions))
         if "seed" in recipe.training:
             raise OptionError("seeds are the study's, the same for every row; remove training.seed")
@@ -207,6 +233,11 @@ def require_sound(recipe: Recipe, plan: Plan) -> None:
         choose(str(batches), ("mixed", "balanced", "one domain"), "value of sampling.batches")
     except (OptionError, TypeError, ValueError, RuntimeError) as error:
         raise OptionError(f'row "{recipe.name}": {error}') from error
+
+
+def identity(network: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a recipe's network from others: of weights their content, not where they lie."""
+    return {key: value for key, value in nets.pinned(network).items() if key != "weights"}
 
 
 def _without_none(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -63,8 +64,21 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def strict(value: Any) -> Any:
+    """A value as standard JSON has it: what is not a finite number becomes null, what has no form there its words."""
+    if isinstance(value, dict):
+        return {str(k): strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)
+
+
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=True) + "\n")
+    write_text(path, json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 NAMES = ("row", "held_out", "subject", "domain", "structure", "metric", "status")
@@ -75,6 +89,5 @@ def read_rows(path: Path) -> pandas.DataFrame:
     """Result rows. Names stay text: a subject "007" is not 7, and a site "NA" is not a missing one."""
     import pandas
 
-    return pandas.read_csv(
-        path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values={"value": ["", "nan", "NaN"]}
-    )
+    unknown = {name: ["", "nan", "NaN"] for name in ("value", "predicted", "truth")}
+    return pandas.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=unknown)

@@ -14,9 +14,9 @@ from .errors import MethodError, OptionError
 from .names import choose
 
 if TYPE_CHECKING:
-    from .data.plan import Plan
     from torch import nn
 
+    from .data.plan import Plan
     from .methods.method import Method, Setting
     from .tasks.task import Task
 
@@ -119,6 +119,8 @@ class Recipe:
         table = self.as_dict()
         for key in ("name", "test_time", "test_time_options"):
             table.pop(key)
+        if "weights_hash" in table["network"]:
+            table["network"].pop("weights", None)
         # A source-only reference and a row with the same recipe are the same training.
         table["role"] = "target" if self.role == "target-supervised" else "row"
         return hashlib.sha256(json.dumps(table, sort_keys=True, default=list).encode()).hexdigest()[:12]
@@ -160,9 +162,7 @@ def build(recipe: Recipe, plan: Plan, setting: Setting, *, seed: int = 0, weight
     return cls(network, task, setting, **options)
 
 
-def build_network(
-    recipe: Recipe, task: Task, setting: Setting, plan: Plan, *, weights: bool = True
-) -> nn.Module:
+def build_network(recipe: Recipe, task: Task, setting: Setting, plan: Plan, *, weights: bool = True) -> nn.Module:
     """The network that a recipe names, or the task's own, as its method needs it.
 
     Args:

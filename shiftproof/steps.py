@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .data.samples import Batch
 from .errors import DivergedError, OptionError
-from .methods.method import Part
+from .group import ALONE, Group
+from .methods.method import Method, Part
+
+if TYPE_CHECKING:
+    from .train import Trainer
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -46,9 +50,35 @@ class Mover:
         self.optimizer = OPTIMIZERS[kind](self.parameters, lr=self.rate, **chosen)
 
 
+def movers(method: Method, trainer: Trainer) -> dict[str, Mover]:
+    """An optimiser for each part of the method."""
+    options: dict[str, Any] = {"weight_decay": trainer.weight_decay}
+    if trainer.optimizer in ("sgd", "rmsprop"):
+        options["momentum"] = trainer.momentum
+    return {name: Mover(part, trainer.optimizer, options, trainer.rate) for name, part in method.parts().items()}
+
+
+def phase_at(phases: dict[str, float], progress: float) -> tuple[str, float]:
+    """The phase in which `progress` lies, and the progress within it."""
+    total, start = sum(phases.values()), 0.0
+    last = list(phases)[-1]
+    for name, share in phases.items():
+        end = start + share / total
+        if progress < end or name == last:
+            return name, min(max((progress - start) / max(end - start, 1e-12), 0.0), 1.0)
+        start = end
+    raise AssertionError("the last phase takes what is left")
+
+
 @dataclass
 class RunningStep:
-    """The `Step` that the trainer hands to a method; see `shiftproof.methods.method.Step`."""
+    """The `Step` that the trainer hands to a method; see `shiftproof.methods.method.Step`.
+
+    Args:
+        group: The processes that share the batch, each the samples `rank, rank + size, ...` of it.
+        batch: Samples in the joint source batch; with several processes only.
+        joint: Random numbers that are the same in all of them, on the device; likewise.
+    """
 
     index: int
     progress: float
@@ -61,6 +91,14 @@ class RunningStep:
     drawn: Callable[[int], Batch]
     logged: dict[str, list[Tensor | float]]
     draws: int = 0
+    group: Group = ALONE
+    batch: int = 0
+    joint: torch.Generator | None = None
+
+    @property
+    def weight(self) -> float:
+        """This process's share of the joint batch."""
+        return self.group.share(self.batch)
 
     def rate(self, part: str = "all") -> float:
         mover = self.movers[part]
@@ -71,7 +109,16 @@ class RunningStep:
 
     def gradient(self, loss: Tensor, part: str = "all", keep: bool = False) -> list[Tensor | None]:
         """Gradient of `loss` by the part's parameters; None where the loss does not reach."""
-        return list(torch.autograd.grad(loss, self.parameters(part), retain_graph=keep or None, allow_unused=True))
+        return self.derivative(loss, self.parameters(part), keep=keep)
+
+    def derivative(
+        self, loss: Tensor, by: Sequence[Tensor], *, keep: bool = False, differentiable: bool = False
+    ) -> list[Tensor | None]:
+        """Of the joint loss, by tensors that are the same in all processes; None where it does not reach."""
+        options: dict[str, Any] = {"retain_graph": keep or None, "create_graph": differentiable, "allow_unused": True}
+        if not self.group.several:
+            return list(torch.autograd.grad(loss, by, **options))
+        return self.group.total(torch.autograd.grad(self.weight * loss, by, **options), by)
 
     def move(self, gradients: list[Tensor | None], part: str = "all") -> None:
         """Clip, check and step.
@@ -109,8 +156,29 @@ class RunningStep:
         return self.drawn(self.draws)
 
     def mean(self, x: Tensor) -> Tensor:
-        """Over processes; there is one."""
-        return x
+        """Over processes, each by its share of the samples; differentiable.
+
+        Of a mean over the own samples it is the mean over the joint batch.
+        """
+        return self.group.sum(self.weight * x) if self.group.several else x
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The rows of all processes; differentiable."""
+        return self.group.gather(x)
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal, for `like` (B, ...) with one or more rows a sample; the joint batch's own in every process.
+
+        B is that of the source batch, or a multiple: source, then target.
+        """
+        group = self.group
+        if not group.several:
+            return torch.randn_like(like)
+        own = range(group.rank, self.batch, group.size)
+        blocks = len(like) // len(own)
+        rows = [block * self.batch + place for block in range(blocks) for place in own]
+        shape = (blocks * self.batch, *like.shape[1:])
+        return torch.randn(shape, generator=self.joint, dtype=like.dtype, device=like.device)[rows]
 
     def log(self, name: str, value: Tensor | float) -> None:
         self.logged.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)

@@ -80,7 +80,7 @@ def measured(
     """Quick scores of one case by structure."""
     if not case.labelled:
         return {}
-    if case.target is not None:
+    if patches.whole:
         samples = case_samples(case, patches, domains).to(device)
         return {name: float(v) for name, v in task.measure(merged(predict(samples)), samples[:1]).items()}
     samples = whole(case, len(patches.size), domains).to(device)

@@ -10,6 +10,7 @@ import torch
 
 from shiftproof.data.sampling import Feed, Patches
 from shiftproof.errors import DivergedError, OptionError, RunError, StorageError
+from shiftproof.loop import Loop
 from shiftproof.methods.erm import ERM
 from shiftproof.methods.method import Part
 from shiftproof.train import Trainer, phase_at
@@ -165,7 +166,7 @@ def test_swa_measures_batch_norm_anew(toys, tmp_path):
 
 def test_selection_rules_are_named_and_keep_the_best(toys, tmp_path, monkeypatch):
     values = iter([0.2, 0.9, 0.5])
-    monkeypatch.setattr("shiftproof.train.validate", lambda *a: Validation({"d0": next(values)}, {}))
+    monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
     _, run = fit(toys, tmp_path, selection="validation mean")
     assert run.selected == 4
     assert run.validation["mean"] == 0.9
@@ -174,7 +175,7 @@ def test_selection_rules_are_named_and_keep_the_best(toys, tmp_path, monkeypatch
 
 def test_patience_stops_early(toys, tmp_path, monkeypatch):
     values = iter([0.9, 0.5, 0.4, 0.3, 0.2])
-    monkeypatch.setattr("shiftproof.train.validate", lambda *a: Validation({"d0": next(values)}, {}))
+    monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
     _, run = fit(toys, tmp_path, selection="validation mean", patience=2, steps=50)
     assert run.steps == 6
     assert run.selected == 2
@@ -305,7 +306,7 @@ def test_validation_counts_each_subject_once_and_leaves_out_what_is_absent(toys)
     method, _, _ = experiment(toys)
     cases = toys.cases("d0", 2)
     cases[1].label[:] = 0
-    found = validate(method.eval(), cases, ["d0"], (16, 16), torch.device("cpu"))
+    found = validate(method.eval(), cases, ["d0"], Patches((16, 16)), torch.device("cpu"))
     with torch.no_grad():
         scores = method(__import__("shiftproof.data.sampling", fromlist=["whole"]).whole(cases[0], 2))
     answer = scores.argmax(1).permute(1, 2, 0).numpy()
@@ -314,7 +315,7 @@ def test_validation_counts_each_subject_once_and_leaves_out_what_is_absent(toys)
         a, b = answer == k, cases[0].label == k
         dice.append(2 * (a & b).sum() / (a.sum() + b.sum()))
     assert not math.isnan(found.mean)
-    other = validate(method, cases[:1], ["d0"], (16, 16), torch.device("cpu"))
+    other = validate(method, cases[:1], ["d0"], Patches((16, 16)), torch.device("cpu"))
     assert other.mean == pytest.approx(np.mean(dice), abs=1e-6)
 
 
@@ -381,13 +382,78 @@ def test_swa_measures_the_network_that_predicts(toys, tmp_path):
 
 def test_a_validation_without_a_score_is_beaten_by_any(toys, tmp_path, monkeypatch):
     values = iter([math.nan, 0.5, 0.3])
-    monkeypatch.setattr("shiftproof.train.validate", lambda *a: Validation({"d0": next(values)}, {}))
+    monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
     _, run = fit(toys, tmp_path, selection="validation mean")
     assert run.selected == 4
 
 
 def test_patience_counts_scores_where_the_last_weights_are_kept(toys, tmp_path, monkeypatch):
     values = iter([0.9, 0.5, 0.4, 0.3])
-    monkeypatch.setattr("shiftproof.train.validate", lambda *a: Validation({"d0": next(values)}, {}))
+    monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
     _, run = fit(toys, tmp_path, patience=2, steps=50)
     assert run.steps == run.selected == 6
+
+
+def test_weights_of_a_killed_run_are_not_taken_for_those_of_the_saved_state(toys, tmp_path, monkeypatch):
+    """Killed after a better validation at step 4 that the saved state, of step 3, knows nothing of."""
+
+    class Killed(Exception):
+        pass
+
+    def validated(values):
+        monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
+
+    def stop(now):
+        if now.step == 5:
+            raise Killed
+
+    save, saves = Loop.save, []
+
+    def lost_later(loop):
+        saves.append(1)
+        if len(saves) <= 3:
+            save(loop)
+
+    monkeypatch.setattr(Loop, "save", lost_later)
+    validated(iter([0.5, 0.9]))
+    method, feed, held_back = experiment(toys)
+    settings = {"steps": 6, "batch": 4, "validate_every": 2, "device": "cpu", "selection": "validation mean"}
+    trainer = Trainer(**settings, checkpoint_seconds=0.0)
+    with pytest.raises(Killed):
+        trainer.fit(method, feed, held_back, tmp_path, progress=stop)
+    # The machine finds other values the second time: what was selected at step 2 stays the best.
+    validated(iter([0.1, 0.1]))
+    resumed, feed, held_back = experiment(toys)
+    assert trainer.fit(resumed, feed, held_back, tmp_path).selected == 2
+    two, feed, held_back = experiment(toys)
+    validated(iter([0.5, 0.1, 0.1]))
+    trainer.fit(two, feed, held_back, tmp_path / "undisturbed")
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), two.parameters(), strict=True))
+    assert [path.name for path in tmp_path.glob("best*.pt")] == ["best.pt"]
+
+
+def test_exchanged_weights_are_found_out(toys, tmp_path):
+    fit(toys, tmp_path / "a", steps=2)
+    fit(toys, tmp_path / "b", steps=4)
+    os.replace(tmp_path / "b" / "best.pt", tmp_path / "a" / "best.pt")
+    with pytest.raises(RunError, match="weights of step 4.*selected those of step 2"):
+        fit(toys, tmp_path / "a", steps=2)
+    (tmp_path / "b" / "best.pt").unlink(missing_ok=True)
+    with pytest.raises(RunError, match=r"without best\.pt"):
+        fit(toys, tmp_path / "b", steps=4)
+
+
+def test_what_is_no_number_is_null_in_files_and_nan_in_the_run(toys, tmp_path, monkeypatch):
+    monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": math.nan}, {"disc": 0.5}))
+    _, run = fit(toys, tmp_path)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    for line in (tmp_path / "record.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    facts = json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)
+    assert facts["validation"]["mean"] is None
+    assert math.isnan(run.validation["mean"])
+    assert math.isnan(run.validation["by domain"]["d0"])
+    assert run.validation["by structure"]["disc"] == 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import cohort, deliver, demo, evaluate, methods, networks, predict, report, study, train
+from . import cohort, deliver, demo, evaluate, methods, networks, predict, report, scenario, study, train
 
 app = typer.Typer(
     name="shiftproof",
@@ -26,6 +26,7 @@ app.command("report")(report.report)
 app.command("deliver")(deliver.deliver)
 app.command("predict")(predict.predict)
 app.command("methods")(methods.methods)
+app.command("scenario")(scenario.scenario)
 app.command("networks")(networks.networks)
 
 

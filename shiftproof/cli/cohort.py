@@ -14,20 +14,41 @@ app = typer.Typer(help="Make, check and show the table of a cohort.", no_args_is
 
 @app.command("import")
 def import_(
-    folder: Path = typer.Argument(..., help="A folder with a folder per site.", show_default=False),
-    out: Path = typer.Option(None, help="The table; FOLDER/table.csv by default."),
+    folder: Path = typer.Argument(..., help="Where the scans are.", show_default=False),
+    out: Path = typer.Option(None, help="Folder or table to write; FOLDER/table.csv by default. DICOM needs a folder."),
     domain: str = o.DOMAIN,
+    format: str = typer.Option(
+        "auto", help="auto, folders (per site), nnunet, decathlon, bids, classes (SITE/CLASS/) or dicom."
+    ),
     classes: str = typer.Option(None, help="Names of the structures in the order of their label values, with commas."),
+    target: str = typer.Option(None, help="Column that is the label: a class, or a number such as age."),
+    pattern: str = typer.Option(
+        None,
+        "--domain-pattern",
+        help="Regular expression on the cases' names with named groups: (?P<site>[A-Za-z]+)_.",
+    ),
+    faulty: str = typer.Option("refuse", help="DICOM series that are no regular volumes: refuse, or leave-out."),
+    key: Path = typer.Option(None, help="File with the secret of DICOM pseudonyms; OUT.key by default."),
     json: bool = JSON,
 ) -> None:
-    """A folder per site with image and label pairs -> table.csv and labels.toml."""
-    from ..data.importers import import_folders
+    """Scans in a layout that is recognised -> table.csv and labels.toml."""
+    from ..data.importers import import_cohort
     from .show import bar
 
-    with bar("scans") as update:
-        cohort = import_folders(folder, out, domain=domain, classes=o.names(classes), progress=update)
-    path = out or folder / "table.csv"
-    _show(cohort, path, json)
+    with bar("files") as update:
+        cohort = import_cohort(
+            folder,
+            out,
+            format=format,
+            domain=domain,
+            classes=o.names(classes),
+            target=target,
+            pattern=pattern,
+            key=key,
+            faulty=faulty,
+            progress=update,
+        )
+    _show(cohort, o.table_of(out or folder), json)
 
 
 @app.command("check")
@@ -73,16 +94,18 @@ def _show(cohort, path: Path, json: bool) -> None:  # type: ignore[no-untyped-de
     table = []
     for d in cohort.domains:
         inside = [r for r in rows if r.domain == d]
-        table.append([d, len({r.subject for r in inside}), len(inside), sum(r.label is not None for r in inside)])
-    classes = cohort.classes if any(r.label is not None for r in rows) else []
+        table.append([d, len({r.subject for r in inside}), len(inside), sum(r.labelled for r in inside)])
+    classes = cohort.classes if any(r.labelled for r in rows) else []
     if json:
         keys = ("domain", "subjects", "scans", "labelled")
         print_json(
             {
-                "table": str(path), "channels": cohort.channels, "classes": classes, "hash": cohort.hash(),
+                "table": str(path), "channels": cohort.channels, "task": cohort.task, "classes": classes,
+                "hash": cohort.hash(),
                 "domains": [dict(zip(keys, row, strict=True)) for row in table],
             }
         )  # fmt: skip
         return
+    what = ", ".join(classes) or (cohort.labels.structures[0] if cohort.labelled else "")
     print_table(str(path), [cohort.domain, "subjects", "scans", "labelled"], [[str(c) for c in row] for row in table])
-    typer.echo(f"channels: {', '.join(cohort.channels)}   classes: {', '.join(classes) or 'no labels'}")
+    typer.echo(f"channels: {', '.join(cohort.channels)}   {cohort.task}: {what or 'no labels'}")

@@ -29,7 +29,7 @@ PATCH = typer.Option(None, help="Patch size in voxels as 64,64; planned by defau
 
 CONTEXT = typer.Option(None, help="In 2D, slices on each side that are shown beside the predicted one (2.5D, cine).")
 NETWORK = typer.Option(
-    None, help="Network of rows that name none, with options: resnet,depth=34,width=0.5; see `shiftproof methods`."
+    None, help="Network of rows that name none, with options: resnet,depth=34,width=0.5; see `shiftproof networks`."
 )
 WEIGHTS = typer.Option(None, help="Weights to start from: a model folder, a .safetensors file or a saved state dict.")
 
@@ -40,9 +40,7 @@ def trainer(**given: Any) -> Trainer:
     return Trainer(**given)
 
 
-def plan(
-    dimensions: int | None, spacing: str | None, patch: str | None, context: int | None = None
-) -> dict[str, Any]:
+def plan(dimensions: int | None, spacing: str | None, patch: str | None, context: int | None = None) -> dict[str, Any]:
     """Overrides of the plan."""
     found: dict[str, Any] = {}
     if context is not None:
@@ -63,6 +61,7 @@ def networked(rows: list[Recipe], network: str | None, weights: Path | None) -> 
         OptionError: If the text is not NAME or NAME,OPTION=VALUE,...
     """
     import dataclasses
+    import re
 
     from ..errors import OptionError
 
@@ -70,16 +69,17 @@ def networked(rows: list[Recipe], network: str | None, weights: Path | None) -> 
         return rows
     table: dict[str, Any] = {}
     if network is not None:
-        name, *options = network.split(",")
+        # Commas within brackets belong to a list.
+        name, *options = re.split(r",(?![^\[]*\])", network)
         table["name"] = name.strip()
         for option in options:
             key, equals, value = option.partition("=")
             if not equals:
                 raise OptionError(f"--network is NAME or NAME,OPTION=VALUE,..., got {network!r}")
             table[key.strip()] = _value(value.strip())
-    if weights is not None:
-        table["weights"] = str(Path(weights).resolve())
-    return [row if "name" in row.network else dataclasses.replace(row, network={**table, **row.network}) for row in rows]
+    own = {} if weights is None else {"weights": str(Path(weights).resolve())}
+    chosen = [{**({} if "name" in row.network else table), **own, **row.network} for row in rows]
+    return [dataclasses.replace(row, network=given) for row, given in zip(rows, chosen, strict=True)]
 
 
 def _value(text: str) -> Any:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from .show import print_json, print_table
 
 
-def print_outcome(folder: Path, *, json: bool) -> None:
-    """The comparison as a table and in words, and where the page lies; or all of it as JSON."""
+def print_outcome(folder: Path, *, json: bool, **facts: Any) -> None:
+    """The comparison as a table and in words, and where the page lies; or all of it, and `facts`, as JSON."""
     from ..report import summary, table
 
     found = summary(folder)
     if json:
-        print_json(found | {"report": str(folder / "report.html")})
+        print_json(found | {"report": str(folder / "report.html"), **facts})
         return
     title, columns, rows = table(found)
     print_table(title, columns, rows)

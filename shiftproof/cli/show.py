@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..files import strict
+
 if TYPE_CHECKING:
     from ..study.grid import GridProgress
     from ..train import Progress
@@ -21,18 +23,6 @@ JSON = typer.Option(False, "--json", help="Print the result as JSON; progress go
 def print_json(value: Any) -> None:
     """Strict JSON: what is not a finite number becomes null."""
     typer.echo(json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False))
-
-
-def strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): strict(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return str(value)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -113,7 +103,7 @@ def training(what: str) -> Iterator[Callable[[Progress], None]]:
         def progress(state: Progress) -> None:
             rate = state.step / max(state.seconds, 1e-9)
             losses = " ".join(f"{name} {value:.3f}" for name, value in state.losses.items())
-            update(state.step, state.steps, f"{rate:.1f} steps/s {losses}")
+            update(state.step, state.steps, f"{rate:.1f} steps/s, data {100 * state.waiting:.0f} %, {losses}")
 
         yield progress
 

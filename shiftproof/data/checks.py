@@ -20,6 +20,7 @@ from .images import array_of, compare_geometry, is_picture, read_image
 from .integrity import AGAIN, FileError
 from .labels import HOW_TO_MAKE, LabelMap, nearest, whole_numbers
 from .parallel import run
+from .targets import Targets
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,13 @@ def check(
         workers: Processes that read.
     """
     rows = list(cohort.rows())
-    seen = run(_inspect, [(row, cohort.labels) for row in rows], workers=workers, progress=progress)
+    labels = cohort.labels
+    seen = run(
+        _inspect,
+        [(row, labels if isinstance(labels, LabelMap) else None) for row in rows],
+        workers=workers,
+        progress=progress,
+    )
     problems = [p for one in seen for p in one.problems]
     problems += _label_map(cohort, rows, seen)
     problems += _twice(rows, seen)
@@ -174,6 +181,9 @@ def _label_map(cohort: Cohort, rows: list[Row], seen: list[Seen]) -> Iterator[Pr
             what = f"{cohort.labelled} scans have a label, and no labels.toml says what the values mean"
             yield Problem("no label map", "error", "", path, what, HOW_TO_MAKE)
         return
+    if isinstance(labels, Targets):
+        yield from _classes(cohort, labels, rows)
+        return
     for domain in sorted(set(labels.domains) - set(cohort.domains)):
         what = f"[{labels.column}.{domain}] is in labels.toml, but no scan is from there"
         repair = f"remove the section, or correct its name: {nearest(domain, cohort.domains)}"
@@ -188,6 +198,37 @@ def _label_map(cohort: Cohort, rows: list[Row], seen: list[Seen]) -> Iterator[Pr
                 what = f"{name} is annotated at {cohort.domain}={domain}, but in none of its {len(found)} labels"
                 repair = f"take it out of [{labels.column}.{domain}] in labels.toml if it is not annotated there"
                 yield Problem("structure never occurs", "warning", "", path, what, repair)
+
+
+def _classes(cohort: Cohort, labels: Targets, rows: list[Row]) -> Iterator[Problem]:
+    """Labels that are cells: classes that never occur, domains where all scans are alike."""
+    if labels.task == "regression":
+        return
+    path = cohort.root / "labels.toml"
+
+    def there(row: Row, k: int) -> bool:
+        assert row.target is not None
+        return bool(row.target[k] == 1) if labels.kind == "multi-label" else int(row.target) == k
+
+    known = [row for row in rows if row.target is not None]
+    counts = {name: sum(there(row, k) for row in known) for k, name in enumerate(labels.classes)}
+    for name in [name for name, count in counts.items() if not count]:
+        what = f"the class {name} occurs in none of {len(known)} labelled scans"
+        yield Problem(
+            "class never occurs", "warning", "", path, what, "take it out of labels.toml, or add scans with it"
+        )
+    for domain in cohort.domains:
+        own = [row for row in known if row.domain == domain]
+        if labels.kind == "multi-label" or len({int(row.target) for row in own if row.target is not None}) != 1:
+            continue
+        what = f"all {len(own)} labelled scans of {cohort.domain}={domain} have the class {_class_of(own[0], labels)}"
+        repair = "a network may learn the site in place of the class, and no score there tells; add scans of others"
+        yield Problem("one class", "warning", "", path, what, repair)
+
+
+def _class_of(row: Row, labels: Targets) -> str:
+    assert row.target is not None
+    return labels.classes[int(row.target)]
 
 
 def _twice(rows: list[Row], seen: list[Seen]) -> Iterator[Problem]:

@@ -137,6 +137,11 @@ class Cohort:
                     f'labels.toml reads {labels.task} from the column "{missing[0]}", which is not there; '
                     f"{nearest(missing[0], self.columns)}"
                 )
+            if self.domain in labels.columns:
+                raise LabelError(
+                    f'the column "{self.domain}" is both the domain and the label; name another domain column, '
+                    "or another label in labels.toml"
+                )
         elif labels is not None and labels.domains and labels.column != self.domain:
             if labels.column not in self.table:
                 raise LabelError(
@@ -230,7 +235,7 @@ class Cohort:
         for values in self.table.itertuples(index=False, name=None):
             cells = dict(zip(names, values, strict=True))
             images = {c: cells["image" if single else f"image:{c}"] for c in self.channels}
-            target = targets and targets.of(cells, f"subject {cells['subject']}")
+            target = None if targets is None else targets.of(cells, f"subject {cells['subject']}")
             yield Row(
                 cells["subject"],
                 cells[self.domain],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ShiftproofError
+from .filenames import file_of
 from .geometry import Geometry
 from .images import array_of, is_picture, read_image, require_same_geometry
 from .labels import IGNORE, LabelMap
@@ -103,9 +104,10 @@ def _read_facts(
 
 def _stamp(path: Path) -> tuple[int, int]:
     # A file that is missing is reported by the reader, in its words.
-    if not path.exists():
+    file = file_of(path)
+    if not file.exists():
         return 0, 0
-    stat = path.stat()
+    stat = file.stat()
     return stat.st_size, stat.st_mtime_ns
 
 

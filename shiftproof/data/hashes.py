@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import ImageError
 from ..files import write_text
+from .filenames import file_of, volume_of
 
 _THIS_PROCESS: dict[str, tuple[list[int], str]] = {}
 
@@ -32,9 +33,13 @@ class FileHashes:
     def of(self, path: Path) -> str:
         """Hash of the file; of header and values together where a format keeps them in two files.
 
+        A volume of several, `file.nii.gz#2`, has the file's hash and its number in its own.
+
         Raises:
             ImageError: If the file cannot be read.
         """
+        if (number := volume_of(path)) is not None:
+            return hashlib.sha256(f"{self.of(file_of(path))}#{number}".encode()).hexdigest()
         key = str(path.absolute())
         try:
             files = [path, *companions(path)]
@@ -46,8 +51,11 @@ class FileHashes:
             for file in files:
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
-        except OSError as error:
-            raise ImageError(f"{error.filename or path} cannot be read: {error.strerror}; correct the path") from error
+        except (OSError, ValueError) as error:
+            if isinstance(error, ImageError):
+                raise
+            why = getattr(error, "strerror", None) or error
+            raise ImageError(f"{path} cannot be read: {why}; correct the path") from error
         if time.time_ns() - max(stamp[1::2]) > _SETTLED_NS:
             self._known[key] = self._fresh[key] = (stamp, digest.hexdigest())
         return digest.hexdigest()
@@ -61,19 +69,34 @@ class FileHashes:
 
 
 def companions(path: Path) -> list[Path]:
-    """The file with the values, for formats whose header is a file of its own."""
+    """The file with the values, for formats whose header can be a file of its own.
+
+    Raises:
+        ImageError: If the header names none, several, or one outside of its folder.
+    """
     suffix = path.suffix.lower()
-    if suffix not in (".mhd", ".nhdr"):
+    if suffix not in _NAMES_VALUES:
         return []
-    pattern = rb"^ElementDataFile\s*=\s*(.+?)\s*$" if suffix == ".mhd" else rb"^data ?file:\s*(.+?)\s*$"
     with path.open("rb") as file:
-        found = re.search(pattern, file.read(65536), re.MULTILINE | re.IGNORECASE)
-    name = found.group(1).decode() if found else ""
-    if not name or name.split()[0] in ("LIST", "LOCAL") or "%" in name:
+        head = file.read(65536)
+    if suffix == ".nrrd":
+        head = head.partition(b"\n\n")[0].partition(b"\r\n\r\n")[0]  # behind an empty line stand values
+    names = {n.decode("utf-8", "replace").strip() for n in re.findall(_NAMES_VALUES[suffix], head)}
+    if suffix in (".mha", ".nrrd") and names <= {"LOCAL"}:
+        return []
+    name = next(iter(names)) if len(names) == 1 else ""
+    if not name or name.split()[0] in ("LIST", "LOCAL") or "%" in name or "\0" in name:
         raise ImageError(
-            f"{path} names no single file with its values; save it as {'.mha' if suffix == '.mhd' else '.nrrd'}"
+            f"{path} names no single file with its values; save it as {'.mha' if suffix[1] == 'm' else '.nrrd'}"
         )
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ImageError(f"{path} names {name} for its values, expected a file in its own folder; move it there")
     return [path.parent / name]
+
+
+_META, _NRRD = rb"ElementDataFile\s*[=:]([^\r\n]*)", rb"(?i:data ?file):([^\r\n]*)"
+_NAMES_VALUES = {".mhd": _META, ".mha": _META, ".nhdr": _NRRD, ".nrrd": _NRRD}
+"""Line of a header that names the file with the values, by format."""
 
 
 def _load(path: Path) -> dict[str, tuple[list[int], str]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +13,9 @@ import SimpleITK as sitk
 
 from ..errors import GeometryError, ImageError, StorageError
 from ..files import replacing
-from .integrity import AGAIN, FileError, not_finite, require_whole
-
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tiff", ".tif")
-"""What can be read, longest first where one ends with another."""
-
-DETACHED = (".nhdr", ".mhd")
-"""Headers that name a second file with the values: read but not written, as two files have no single step."""
-
-PICTURES = (".png", ".tiff", ".tif")
-"""Formats whose resolution is about printing, not about the body: their voxels count as 1 mm."""
+from .filenames import DETACHED, PICTURES, SUFFIXES, file_of, suffix_of, volume_of
+from .filenames import stem_of as stem_of
+from .integrity import AGAIN, FileError, not_finite, require_plausible, require_whole
 
 _PICTURE = "shiftproof picture"
 
@@ -27,48 +23,20 @@ _PICTURE = "shiftproof picture"
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
-def suffix_of(path: Path | str) -> str:
-    """The image extension of a file name, ".nii.gz" as one; "" for other files."""
-    name = Path(path).name.lower()
-    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
-
-
-def stem_of(path: Path | str) -> str:
-    """The file name without its image extension."""
-    name = Path(path).name
-    return name[: len(name) - len(suffix_of(name))]
-
-
 def read_image(path: Path | str) -> sitk.Image:
     """One volume as (X, Y, Z), its values as stored.
 
-    A picture (PNG, TIFF, 2D NIfTI) becomes (X, Y, 1) and stays known as one, see `is_picture`. A trailing
-    axis of length 1 is dropped.
+    `file.nii.gz#2` is the volume 2, from 0, of a 4D file, or the third value of each voxel of a file with
+    several (colours, vectors). A picture (PNG, TIFF, 2D NIfTI) becomes (X, Y, 1) and stays known as one, see
+    `is_picture`.
 
     Raises:
-        FileError: If the file is missing, truncated, unreadable, has several volumes or colours, or holds
-            values that are not finite.
+        FileError: If the file is missing, truncated, unreadable, promises more than it can hold, has several
+            volumes or colours and none is named, lacks the one that is named, or holds values that are not
+            finite.
     """
     path = Path(path)
     image = _read(path)
-    while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
-        image = _first_of_last_axis(image)
-    if image.GetDimension() > 3:
-        number = int(np.prod(image.GetSize()[3:]))
-        raise FileError(
-            f"{path} is {image.GetDimension()}D with {number} volumes of {_times(image.GetSize()[:3])} "
-            "voxels, "
-            "expected one volume a file",
-            "4D",
-            "save the volume that is meant, or each as a file and a channel of its own (columns image:NAME)",
-        )
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        number = image.GetNumberOfComponentsPerPixel()
-        raise FileError(
-            f"{path} has {number} values a voxel (colour, or a vector field), expected 1",
-            "colour",
-            "convert it to grey, or save each as a file and a channel of its own (columns image:NAME)",
-        )
     if "complex" in image.GetPixelIDTypeAsString():
         raise FileError(f"{path} has complex values, expected real ones", "complex", "save the magnitude")
     picture = image.GetDimension() == 2
@@ -77,12 +45,22 @@ def read_image(path: Path | str) -> sitk.Image:
     if suffix_of(path) in PICTURES:
         image.SetSpacing((1.0, 1.0, 1.0))
         image.SetOrigin((0.0, 0.0, 0.0))
-    for key in image.GetMetaDataKeys():
-        image.EraseMetaData(key)
+    image = _bare(image)
     if picture:
         image.SetMetaData(_PICTURE, "1")
+    _require_place(image, path)
     _require_finite(image, path)
     return image
+
+
+def volumes_in(path: Path | str) -> int:
+    """How many volumes a file has, by its header; values of a voxel count as volumes.
+
+    Raises:
+        FileError: If the header cannot be read.
+    """
+    reader = _opened(Path(path))
+    return math.prod(reader.GetSize()[3:]) * reader.GetNumberOfComponents()
 
 
 def is_picture(image: sitk.Image) -> bool:
@@ -193,21 +171,70 @@ class _Held:
 
 
 def _read(path: Path) -> sitk.Image:
-    if not path.exists():
-        raise FileError(
-            f"{path} does not exist",
-            "missing",
-            "correct the path; relative ones count from the table's folder",
-        )
-    if path.is_dir() or not suffix_of(path):
-        what = "is a folder" if path.is_dir() else "is no image format known here"
-        raise FileError(f"{path} {what}", cure=f"name a file that ends in {', '.join(SUFFIXES)}")
+    with _explained(path):
+        reader = _opened(path)
+        number, volumes = volume_of(path), math.prod(reader.GetSize()[3:])
+        values = reader.GetNumberOfComponents()
+        if number is None and volumes * values > 1:
+            raise _several(path, reader.GetSize(), values)
+        if min(volumes, values) > 1:
+            raise FileError(
+                f"{path} has {volumes} volumes of {values} values a voxel, expected volumes or values",
+                cure="save each volume as a file of its own",
+            )
+        if (number or 0) >= volumes * values:
+            raise FileError(
+                f"{path} names volume {number}, counted from 0, but {file_of(path).name} has {volumes * values}",
+                "missing",
+                f"name one from 0 to {volumes * values - 1}",
+            )
+        if len(reader.GetSize()) > 3:
+            place = np.unravel_index(0 if volumes == 1 else number or 0, reader.GetSize()[3:], order="F")
+            reader.SetExtractIndex([0, 0, 0, *(int(i) for i in place)])
+            reader.SetExtractSize([*reader.GetSize()[:3], *(0 for _ in place)])
+        image = reader.Execute()
+        return sitk.VectorIndexSelectionCast(image, number or 0) if values > 1 else image
+
+
+def _opened(path: Path) -> sitk.ImageFileReader:
+    """A reader that has read the header of a file which is whole and no larger than it can be."""
+    file = file_of(path)
+    with _explained(path):
+        if not file.exists():
+            raise FileError(
+                f"{path} does not exist", "missing", "correct the path; relative ones count from the table's folder"
+            )
+        if file.is_dir() or not suffix_of(file):
+            what = "is a folder" if file.is_dir() else "is no image format known here"
+            raise FileError(f"{path} {what}", cure=f"name a file that ends in {', '.join(SUFFIXES)}")
+        require_whole(file)
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(file))
+        reader.ReadImageInformation()
+        width = _BYTES.get(reader.GetPixelID(), 8) * reader.GetNumberOfComponents()
+        require_plausible(file, math.prod(reader.GetSize()) * width)
+    return reader
+
+
+_BYTES = {
+    kind: width
+    for width, names in {1: ("UInt8", "Int8"), 2: ("UInt16", "Int16"), 4: ("UInt32", "Int32", "Float32")}.items()
+    for name in names
+    for kind in (getattr(sitk, f"sitk{name}"), getattr(sitk, f"sitkVector{name}"))
+}
+"""Bytes of a value by type; 8 for all others."""
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What the library and the system say of a file, as a `FileError`."""
     try:
-        require_whole(path)
-        return sitk.ReadImage(str(path))
+        yield
     except OSError as error:
         why = error.strerror or error
         raise FileError(f"{path} cannot be read: {why}", cure="check the disk and the permissions") from error
+    except MemoryError as error:
+        raise FileError(f"{path} does not fit into memory", "too large", "use a machine with more memory") from error
     except RuntimeError as error:
         message = str(error)
         if "orthonormal" in message:
@@ -217,6 +244,44 @@ def _read(path: Path) -> sitk.Image:
                 "resample it to a rigid affine, or correct its sform",
             ) from error
         raise FileError(f"{path} cannot be read: {_last_line(error)}", cure=AGAIN) from error
+
+
+def _bare(image: sitk.Image) -> sitk.Image:
+    """The image without the notes in its header."""
+    try:
+        for key in image.GetMetaDataKeys():
+            image.EraseMetaData(key)
+    except TypeError:  # a name that is no text cannot be named
+        array = sitk.GetArrayViewFromImage(image)
+        bare = sitk.GetImageFromArray(array, isVector=False)
+        bare.CopyInformation(image)
+        return bare
+    return image
+
+
+def _several(path: Path, size: tuple[int, ...], values: int) -> FileError:
+    if values > 1:
+        return FileError(
+            f"{path} has {values} values a voxel (colour, or a vector field), expected 1",
+            "colour",
+            f"convert it to grey, or name each as a channel of its own (columns image:NAME, cells {path.name}#0 ...)",
+        )
+    return FileError(
+        f"{path} is {len(size)}D with {math.prod(size[3:])} volumes of {_times(size[:3])} voxels, "
+        "expected one volume a file",
+        "4D",
+        f"name the volume that is meant ({path.name}#0 is the first), or each as a channel (columns image:NAME)",
+    )
+
+
+def _require_place(image: sitk.Image, path: Path) -> None:
+    header = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
+    if not np.isfinite(header).all() or min(image.GetSpacing()) <= 0 or not image.GetNumberOfPixels():
+        raise FileError(
+            f"{path} has a header without a place: spacing {_numbers(image.GetSpacing())} mm, origin "
+            f"{_numbers(image.GetOrigin())} mm, {_times(image.GetSize())} voxels",
+            cure="correct its affine, or export it again",
+        )
 
 
 def _require_finite(image: sitk.Image, path: Path) -> None:

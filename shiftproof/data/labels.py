@@ -65,6 +65,12 @@ class LabelMap:
                 'for example ["background", "lesion"]'
             )
 
+        if self.kind == "multi-label" and len(self.parts) > _MOST:
+            raise LabelError(
+                f"the values of these labels mean {len(self.parts)} combinations of structures, at most {_MOST} can be "
+                "told apart; list the values that occur, or fewer structures"
+            )
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LabelMap) and self.as_dict() == other.as_dict()
 
@@ -231,7 +237,9 @@ class LabelMap:
         table = np.full(high - low + 1, _UNKNOWN, np.uint8)
         if self.kind == "multi-label":
             parts = self.parts
-            meanings = [(parts.index(held), (value,)) for value, held in self._combinations(mapping).items()]
+            meanings: list[tuple[int, tuple[int, ...]]] = [
+                (parts.index(held), (value,)) for value, held in self._combinations(mapping).items()
+            ]
         else:
             meanings = [(self.classes.index(s), vs) for s, vs in mapping.values.items()]
         for index, values in [*meanings, (IGNORE, mapping.ignore)]:
@@ -277,6 +285,7 @@ class LabelMap:
 HOW_TO_MAKE = "`shiftproof cohort import` writes one from the values that it finds"
 
 _UNKNOWN = 254
+_MOST = 250
 _TABLE = 1 << 22
 
 

@@ -14,6 +14,8 @@ from .facts import FRAME, Facts
 from .geometry import turns
 from .labels import LabelMap
 from .preprocess import ANISOTROPIC, percentiles, resampled_shape
+from .targets import Targets
+from .targets import target_of as target_of_labels
 
 if TYPE_CHECKING:
     from .cohort import Cohort
@@ -129,14 +131,12 @@ def target_of(cohort: Cohort) -> dict[str, Any]:
     Raises:
         PlanError: If the numbers of a regression do not differ: there is nothing to learn.
     """
-    labels = cohort.labels
-    if isinstance(labels, LabelMap):
-        target: dict[str, Any] = {"task": "segmentation", "kind": labels.kind}
-        return target | ({"parts": [list(p) for p in labels.parts]} if labels.kind == "multi-label" else {})
-    if labels is None:
-        return {"task": "segmentation", "kind": "multi-class"}
-    if labels.task == "classification":
-        return {"task": "classification", "kind": labels.kind}
+    labels, target = cohort.labels, target_of_labels(cohort.labels)
+    if isinstance(labels, LabelMap) and labels.kind == "multi-label":
+        target["parts"] = [list(p) for p in labels.parts]
+    if target["task"] != "regression":
+        return target
+    assert isinstance(labels, Targets)
     numbers = np.array([float(row.target) for row in cohort.rows() if row.target is not None])
     if not len(numbers) or numbers.std() == 0:
         raise PlanError(
@@ -144,7 +144,7 @@ def target_of(cohort: Cohort) -> dict[str, Any]:
             "regression needs labels that differ"
         )
     mean, sd = float(numbers.mean()), float(numbers.std())
-    return {"task": "regression", "column": labels.column, "unit": labels.unit, "mean": mean, "sd": sd}
+    return target | {"mean": mean, "sd": sd}
 
 
 def schemes(given: str | Mapping[str, str] | None, channels: Sequence[str]) -> dict[str, str]:

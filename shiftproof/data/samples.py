@@ -24,7 +24,8 @@ class Samples:
         subject: B names.
         extra: Further facts by name, each (B, ...). Known names: "ignore" (B, *space) bool, where
             the label says nothing; "annotated" (B, K) bool, which classes the site annotates;
-            "present" (B, C) bool, which channels exist; "centre" (B,), class of the patch's centre.
+            "present" (B, C) bool, which channels the scan has (with neighbouring slices as channels, the image has a
+            multiple of them); "centre" (B,), class of the patch's centre.
     """
 
     image: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -35,11 +36,16 @@ class Patches:
         foreground: Share of patches with a voxel of a structure at their centre, structures drawn with equal
             probability; the others are drawn from anywhere.
         context: In 2D, neighbouring slices on each side that are shown as further channels.
+        whole: Whether a scan has one label, so that a network is shown all of it.
+        source: Size of what is cut, where augmentation turns and zooms it and then cuts patches of `size` out of the
+            middle; None is `size` itself.
     """
 
     size: tuple[int, ...]
     foreground: float = 1 / 3
     context: int = 0
+    whole: bool = False
+    source: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.foreground <= 1:
@@ -168,6 +174,10 @@ def cut(case: Case, patches: Patches, domains: Sequence[str], random: np.random.
             starts.append(int(random.integers(n - w + 1)))
         else:
             starts.append(int(np.clip(centre[axis] - w // 2, 0, n - w)))
+    if patches.source is not None:
+        margins = [math.ceil((s - w) / 2) for s, w in zip(patches.source, patches.size, strict=True)] + [0] * flat
+        starts = [start - m for start, m in zip(starts, margins, strict=True)]
+        size = tuple(w + 2 * m for w, m in zip(size, margins, strict=True))
     box = tuple(slice(max(s, 0), min(s + w, n)) for s, w, n in zip(starts, size, space, strict=True))
     room = [(max(-s, 0), max(s + w - n, 0)) for s, w, n in zip(starts, size, space, strict=True)]
 
@@ -186,7 +196,7 @@ def cut(case: Case, patches: Patches, domains: Sequence[str], random: np.random.
 
 def case_samples(case: Case, patches: Patches, domains: Sequence[str] = ()) -> Samples:
     """A whole case, as a network reads it: its `views` where it has one label, else slices or the volume."""
-    if case.target is not None:
+    if patches.whole:
         return _samples(case, views(case.image, patches.size, patches.context), None, domains)
     return whole(case, len(patches.size), domains, patches.context)
 

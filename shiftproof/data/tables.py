@@ -63,11 +63,15 @@ def read_table(path: Path) -> pandas.DataFrame:
         hint = nearest(path.name, others) if others else "`shiftproof cohort import FOLDER` makes one"
         raise CohortError(f"{path} does not exist; {hint}")
     if path.suffix == ".parquet":
+        import pyarrow
+
         try:
             # Nullable types: a column of whole numbers with an empty cell would become 1.0, 2.0 otherwise.
-            return pandas.read_parquet(path, dtype_backend="numpy_nullable")
-        except (OSError, ValueError) as error:
-            raise CohortError(f"{path} is no readable Parquet file: {error}") from error
+            # As text at once: some damage shows only when cells are read.
+            return as_text(pandas.read_parquet(path, dtype_backend="numpy_nullable"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pyarrow.ArrowException) as error:
+            why = " ".join(str(error).split())  # some have several lines
+            raise CohortError(f"{path} is no readable Parquet file: {why}") from error
     if path.suffix not in (".csv", ".tsv"):
         raise CohortError(f"{path} is no table known here; expected .csv or .parquet")
     try:

@@ -159,6 +159,15 @@ Labels = LabelMap | Targets
 """What the labels of a cohort mean: values of files, or cells of its table."""
 
 
+def target_of(labels: Labels | None) -> dict[str, Any]:
+    """What labels are of, in the words of a plan: task, kind, and of a number column and unit."""
+    if isinstance(labels, Targets):
+        if labels.task == "regression":
+            return {"task": labels.task, "column": labels.column, "unit": labels.unit}
+        return {"task": labels.task, "kind": labels.kind}
+    return {"task": "segmentation", "kind": "multi-class" if labels is None else labels.kind}
+
+
 def read_labels(path: Path | str) -> Labels:
     """Read a `labels.toml` of any task.
 
@@ -190,6 +199,6 @@ def _number(text: str, where: str) -> float:
         number = float(text)
     except ValueError:
         number = math.inf
-    if not math.isfinite(number):
+    if not abs(number) <= np.finfo(np.float32).max:
         raise LabelError(f'{where} is "{text}", expected a number; leave the cell empty where it is unknown')
     return number

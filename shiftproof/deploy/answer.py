@@ -46,7 +46,7 @@ class Answer:
 
 
 @torch.no_grad()
-def answer_of(model: Model, images: Mapping[str, Path | sitk.Image | None]) -> Answer:
+def answer_of(model: Model, images: Mapping[str, Path | sitk.Image | None], *, batch: int = 4) -> Answer:
     """The answer for one scan.
 
     In 2D each slice of a volume is a view, and what the network gives for the views is averaged.
@@ -54,6 +54,7 @@ def answer_of(model: Model, images: Mapping[str, Path | sitk.Image | None]) -> A
     Args:
         model: From `load_model`, for classification or regression.
         images: A file or an image for each channel of the model; None where the scan lacks it.
+        batch: Slices that are looked at together.
 
     Raises:
         ModelError: If the channels are not the model's, or what it gives is not finite.
@@ -63,8 +64,9 @@ def answer_of(model: Model, images: Mapping[str, Path | sitk.Image | None]) -> A
     shown = torch.from_numpy(views(prepared.image, model.plan.patch, model.plan.context))
     present = torch.from_numpy(prepared.present)[None].expand(len(shown), -1)
     samples = Samples(shown, subject=[""] * len(shown), extra={"present": present})
-    prediction = merged(model.predict(samples.to(model.device)))
     task = model.task
+    some = [samples[i : i + batch] for i in range(0, len(shown), batch)]
+    prediction = merged(torch.cat([task.scores(model.predict(s.to(model.device))) for s in some]))
     if not bool(torch.isfinite(task.scores(prediction)).all()):
         raise ModelError(
             f"{model.folder} gives scores that are not finite; look at the scan's intensities, or train the model anew"

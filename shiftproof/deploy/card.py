@@ -77,7 +77,9 @@ def rows_of_study(study: Path, row: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def held_out_results(rows: pd.DataFrame, target: Mapping[str, Any] = SEGMENTATION, classes: Sequence[str] = ()) -> dict[str, Any]:
+def held_out_results(
+    rows: pd.DataFrame, target: Mapping[str, Any] = SEGMENTATION, classes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Means over subjects with 95 % intervals, by held-out domain and over all; seeds are averaged first.
 
     Args:

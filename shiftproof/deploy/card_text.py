@@ -20,6 +20,7 @@ def metrics_of(target: Facts) -> dict[str, tuple[str, int]]:
         return {f"absolute error{unit}": (f"absolute error{' in' + unit if unit else ''}", 2)}
     return METRICS
 
+
 ENDS = ("mean", "low", "high")
 
 FEW = 10

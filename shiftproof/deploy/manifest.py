@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.filenames import file_of
 from ..errors import ShiftproofError
 from ..files import write_json
 from ..versions import versions
@@ -90,7 +91,8 @@ class Manifest:
         if not output.exists():
             return None
         before = self.entries.get(entry["output"], {})
-        if all(before.get(key) == entry[key] for key in ("images", "model", "overlap", "flips")):
+        usual = {"flips": False}
+        if all(before.get(k, usual.get(k)) == entry[k] for k in ("images", "model", "overlap", "flips")):
             if extra is None or (before["probabilities"] and extra.exists()):
                 entry.update(status="done", seconds=before["seconds"], probabilities=before["probabilities"])
                 return Predicted(entry["scan"], output, extra)
@@ -113,6 +115,7 @@ class Manifest:
                 "shiftproof": versions()["shiftproof"],
                 "model": {"folder": str(self.model.folder), "hash": self.model.hash},
                 "classes": self.model.classes,
+                "target": self.model.plan.target,
                 "values": _meaning(self.model),
                 "scans": [self.entries[name] for name in sorted(self.entries)],
             },
@@ -133,7 +136,7 @@ def _identity(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        stat = path.stat()
+        stat = file_of(path).stat()
     except OSError:  # reading it will say what is wrong
         return {"path": str(path.resolve())}
     return {"path": str(path.resolve()), "bytes": stat.st_size, "changed_ns": stat.st_mtime_ns}

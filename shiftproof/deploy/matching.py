@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..data.cohort import Cohort, Row
 from ..data.images import stem_of, suffix_of
+from ..data.plan import SEGMENTATION
+from ..data.targets import target_of
 from ..errors import CohortError, LabelError
 from .manifest import MANIFEST
 from .scans import name_of
@@ -32,7 +36,7 @@ def find_predictions(folder: Path, cohort: Cohort) -> dict[Key, Path | None]:
     """
     if not folder.is_dir():
         raise CohortError(f"{folder} is no folder; give the folder that holds the predicted label files")
-    _check_classes(folder, cohort)
+    check_meaning(folder, cohort)
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         stem = stem_of(path)
@@ -47,7 +51,7 @@ def find_predictions(folder: Path, cohort: Cohort) -> dict[Key, Path | None]:
     found: dict[Key, Path | None] = {}
     users: dict[Path, list[str]] = {}
     for row in rows:
-        names = [name for name in _names(row, row.subject in single, cohort.channels) if name in files]
+        names = [name for name in names_of(row, row.subject in single, cohort.channels) if name in files]
         found[key_of(row)] = files[names[0]][0] if names else None
         if names:
             users.setdefault(files[names[0]][0], []).append(row.subject)
@@ -65,7 +69,7 @@ def find_predictions(folder: Path, cohort: Cohort) -> dict[Key, Path | None]:
     return found
 
 
-def _names(row: Row, single: bool, channels: list[str]) -> list[str]:
+def names_of(row: Row, single: bool, channels: list[str]) -> list[str]:
     """Stems that a prediction for this scan may have, the surest first."""
     names = [name_of(row, single)] + [row.subject] * single
     for channel, path in row.images.items():
@@ -78,14 +82,44 @@ def _names(row: Row, single: bool, channels: list[str]) -> list[str]:
     return names + ([stem_of(row.label)] if row.label is not None else [])
 
 
-def _check_classes(folder: Path, cohort: Cohort) -> None:
-    """Predictions that shiftproof made say what their values mean."""
+def check_meaning(folder: Path, cohort: Cohort) -> None:
+    """Predictions that shiftproof made say what they are of.
+
+    Raises:
+        LabelError: If that is something else than the cohort's labels.
+    """
     try:
-        classes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["classes"]
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        classes, target = found["classes"], found.get("target", SEGMENTATION)
     except (OSError, ValueError, KeyError, TypeError):
         return
+    require_same_target(target, cohort, f"{folder / MANIFEST} is of")
     if classes != cohort.classes:
         raise LabelError(
             f"{folder / MANIFEST} names the classes {', '.join(map(str, classes))}, the cohort has "
             f"{', '.join(cohort.classes)}; use a cohort with the same classes in the same order"
         )
+
+
+def require_same_target(target: Mapping[str, Any], cohort: Cohort, words: str) -> None:
+    """Nothing, if a plan's target is what the cohort's labels tell of.
+
+    Args:
+        target: As a plan says it.
+        cohort: With labels.
+        words: How an error begins.
+
+    Raises:
+        LabelError: Otherwise.
+    """
+    theirs = target_of(cohort.labels)
+    names = ("task", "kind", "column", "unit") if theirs["task"] == "regression" else ("task", "kind")
+    if any(target.get(name) != theirs.get(name) for name in names):
+        raise LabelError(
+            f"{words} {_told(target)}, the cohort's labels are of {_told(theirs)}; use a cohort and a model of the same"
+        )
+
+
+def _told(target: Mapping[str, Any]) -> str:
+    parts = [target.get(name) for name in ("kind", "task", "column", "unit")]
+    return " ".join(str(part) for part in parts if part)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .. import catalogue
 from ..data.plan import Plan
-from ..errors import ModelError, OptionError, ShiftproofError
+from ..errors import ModelError, OptionError
 from ..files import storing, write_json
 from ..methods.method import Method, Setting
 from ..recipe import Recipe, build, mirror_axes
@@ -266,9 +266,10 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
         # Building draws fresh weights; the caller's random numbers must not depend on it.
         with torch.random.fork_rng(devices=[]):
             method = build(recipe, plan, setting, weights=False)
-    except (ShiftproofError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError, MemoryError) as error:
+        why = " ".join(str(error).split())[:300]  # some of torch's have several lines
         raise ModelError(
-            f"{folder / DESCRIPTION} does not describe a model that this version can build ({error})"
+            f"{folder / DESCRIPTION} does not describe a model that this version can build ({why})"
         ) from error
     if list(plan.classes) != description["classes"] or list(plan.channels) != description["channels"]:
         raise ModelError(f"{folder / DESCRIPTION} contradicts itself: its plan has other classes or channels")

@@ -11,6 +11,7 @@ from typing import Any
 import SimpleITK as sitk
 import torch
 
+from ..data.filenames import file_of
 from ..data.images import PICTURES, suffix_of, write_image
 from ..errors import ModelError, OptionError, ShiftproofError, StorageError
 from ..files import replacing, write_json
@@ -38,9 +39,10 @@ def predict(
 ) -> list[Predicted]:
     """Label files for scans, each in the geometry of its scan; an answer for each where a scan has one label.
 
-    Answers are NAME.json each, and `predictions.csv` for all. Values of label files are class indices; `predictions.json` in `out` names the classes, the model and what became of each
-    scan. A scan that cannot be predicted is reported and does not stop the others. The same call continues
-    after an interruption: what is complete stays.
+    Answers are NAME.json each, and `predictions.csv` for all. Values of label files are class indices;
+    `predictions.json` in `out` says what they mean, names the model and tells what became of each scan. A scan that
+    cannot be predicted is reported and does not stop the others. The same call continues after an interruption: what
+    is complete stays.
 
     Args:
         model: A model folder.
@@ -109,21 +111,21 @@ def predict_scans(
                 done += 1
     finally:
         manifest.write(entries)
-        if whole:
-            write_answers(out, model)
+    if whole:
+        write_answers(out, model)
     if progress is not None:
         progress(done, len(scans), "")
     return [known for known in found if known is not None]
 
 
 def write_answers(out: Path, model: Model) -> None:
-    """`predictions.csv`: every answer in the folder that the manifest names, a line each."""
+    """`predictions.csv`: every answer of this model in the folder that the manifest names, a line each."""
     import pandas as pd
 
     lines = []
     for entry in Manifest.read(out, model).entries.values():
         path = out / entry["output"]
-        if entry["status"] == "done" and path.exists():
+        if entry["status"] == "done" and entry["model"] == model.hash and path.exists():
             found = read_answer(path)
             several = isinstance(found.answer, list)
             line = {"scan": entry["scan"], "answer": ";".join(found.answer) if several else found.answer}  # type: ignore[arg-type]
@@ -149,7 +151,7 @@ def _predicted(model: Model, scan: Scan, out: Path, entry: dict[str, Any], batch
     output, extra = out / entry["output"], entry["probabilities"] and out / entry["probabilities"]
     try:
         if output.suffix == ".json":
-            write_json(output, answer_of(model, scan.images).as_dict())
+            write_json(output, answer_of(model, scan.images, batch=batch).as_dict())
             entry["status"], entry["seconds"] = "done", round(time.monotonic() - started, 3)
             return Predicted(scan.name, output, None, entry["seconds"])
         result = segment(
@@ -186,7 +188,7 @@ def _flat(path: Path) -> bool:
     if suffix_of(path) == ".png":
         return True
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(file_of(path)))
     try:
         reader.ReadImageInformation()
     except RuntimeError:  # reading it will say what is wrong

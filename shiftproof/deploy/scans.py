@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.cohort import Cohort, Row
+from ..data.filenames import file_of
 from ..data.images import stem_of, suffix_of
 from ..errors import CohortError, ImageError
 
@@ -50,7 +51,7 @@ def find_scans(given: Path | Sequence[Path], channels: Sequence[str]) -> list[Sc
         path = Path(path)
         if path.is_dir():
             found += _of_folder(path, channels)
-        elif not path.exists():
+        elif not file_of(path).exists():
             raise ImageError(f"{path} does not exist; give image files, folders of them, or a cohort's table")
         elif path.suffix.lower() in TABLES:
             found += of_table(path)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
+from .. import tasks
 from ..data.plan import Plan
 from ..data.samples import Samples
 from ..errors import ModelError
-from ..tasks.segmentation import Segmentation
 from ..tasks.task import Prediction
 from ..train import device_of
 from .model import Model, digest, sha256
@@ -41,6 +41,10 @@ def load_torchscript(path: Path, plan: Plan, *, device: str = "auto") -> Model:
             "torch.jit.script, and torch.jit.save"
         ) from error
 
+    if plan.task != "segmentation":
+        raise ModelError(f"{path} comes with a plan for {plan.task}; TorchScript is used for segmentation only")
+    task = tasks.make(plan.target, plan.classes)
+
     def predict(samples: Samples) -> Prediction:
         given = tuple(samples.image.shape)
         try:
@@ -50,13 +54,14 @@ def load_torchscript(path: Path, plan: Plan, *, device: str = "auto") -> Model:
                 raise
             reason = str(error).strip().splitlines()[-1]
             raise ModelError(f"{path} fails on an input of {given} ({reason}); check the plan") from error
-        expected = (len(samples), len(plan.classes), *samples.image.shape[2:])
+        expected = (len(samples), task.outputs, *samples.image.shape[2:])
         if not isinstance(scores, torch.Tensor) or scores.shape != expected:
             got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise ModelError(
                 f"{path} gives {got} for an input of {given}, expected logits {expected}: one channel for "
-                f"each class of the plan ({', '.join(plan.classes)})"
+                f"each class of the plan ({', '.join(task.structures)}"
+                f"{', background first' if task.outputs > len(task.structures) else ''})"
             )
         return scores
 
-    return Model(predict, Segmentation(plan.classes), plan, where, digest(sha256(path), plan.to_json()), path)
+    return Model(predict, task, plan, where, digest(sha256(path), plan.to_json()), path)

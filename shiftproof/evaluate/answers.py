@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 AnswerOf = Callable[[Row], Answer | None]
 """From a scan to what was answered; None: nothing was."""
 
-ANSWERS = ("subject", "domain", "structure", "predicted", "truth")
-"""Columns of the table of answers: probability and truth (0 or 1) of each class, or two numbers in their unit."""
+ANSWERS = ("subject", "domain", "scan", "structure", "predicted", "truth")
+"""Columns of the table of answers: number of the scan within its subject; probability and truth (0 or 1) of each class,
+or two numbers in their unit."""
 
 
 def rows_of_answers(
@@ -55,7 +56,9 @@ def rows_of_answers(
         raise CohortError(f"{cohort.root} has no labelled scan to score against; fill the label's column of the table")
     lines: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
     for done, row in enumerate(rows):
+        scan = seen[row.subject] = seen.get(row.subject, 0) + 1
         if progress is not None:
             progress(done, len(rows), row.subject)
         who = {"subject": row.subject, "domain": row.domain}
@@ -64,7 +67,7 @@ def rows_of_answers(
             if found is None:
                 raise CohortError(f"there is no prediction for {row.subject}")
             lines += [who | line | {"status": "ok"} for line in measured(found, row, targets)]
-            answers += [who | line for line in compared(found, row, targets)]
+            answers += [who | {"scan": scan} | line for line in compared(found, row, targets)]
         except ShiftproofError as error:
             if failures is None:
                 raise
@@ -137,5 +140,5 @@ def _probabilities(answer: Answer, targets: Targets) -> np.ndarray:
     return np.array([answer.probabilities[name] for name in targets.classes])
 
 
-def _lines(structure: str, values: Mapping[str, float]) -> Sequence[dict[str, Any]]:
+def _lines(structure: str, values: Mapping[str, float]) -> list[dict[str, Any]]:
     return [{"structure": structure, "metric": metric, "value": value} for metric, value in values.items()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ from ..data.plan import Plan
 from ..data.tables import as_text, read_table
 from ..data.targets import Targets
 from ..deploy.answer import Answer, answer_of
-from ..deploy.matching import Key, find_predictions, key_of
+from ..deploy.matching import Key, check_meaning, find_predictions, key_of, names_of, require_same_target
 from ..deploy.model import Model, load_model
 from ..deploy.predictor import predict_scans
 from ..deploy.scans import of_cohort
@@ -117,7 +119,7 @@ def evaluate(
         "versions": versions(),
     }
     if isinstance(cohort.labels, Targets):
-        return _of_answers(labelled, cohort.labels, facts, model, predictions, missing, out, device, progress)
+        return _of_answers(labelled, cohort.labels, facts, model, predictions, missing, out, device, batch, progress)
     files: dict[Key, Path | ShiftproofError] = {}
     if predictions is not None:
         files = _of_folder(Path(predictions), labelled)
@@ -174,6 +176,7 @@ def _of_answers(
     missing: Missing,
     out: Path | None,
     device: str,
+    batch: int,
     progress: Update | None,
 ) -> Evaluation:
     """As `evaluate`, where a scan has one label."""
@@ -182,17 +185,17 @@ def _of_answers(
     facts["primary"] = primary_of(targets.as_dict() | {"unit": targets.unit})
     if predictions is not None:
         facts["predictions"] = str(predictions)
-        answers = read_answers(Path(predictions), targets)
+        answers = matched(read_answers(Path(predictions), targets), cohort, Path(predictions))
 
         def answer(row: Row) -> Answer | None:
-            return answers.get(row.subject)
+            return answers.get(key_of(row))
     else:
         assert model is not None
         loaded = model if isinstance(model, Model) else load_model(Path(model), device=device)
         facts |= _about(loaded, cohort)
 
         def answer(row: Row) -> Answer | None:
-            return answer_of(loaded, row.images)
+            return answer_of(loaded, row.images, batch=batch)
 
     failures: list[Failure] = []
     rows, found = rows_of_answers(answer, cohort, failures=failures, progress=progress)
@@ -207,8 +210,34 @@ def _of_answers(
     return result
 
 
+def matched(answers: Mapping[str, Answer], cohort: Cohort, path: Path) -> dict[Key, Answer]:
+    """For each scan the answer that has its name: the subject's, where it has one scan, or its image's.
+
+    Raises:
+        CohortError: If some lines fit no scan while some scans have no line.
+    """
+    check_meaning(path if path.is_dir() else path.parent, cohort)
+    number = collections.Counter(row.subject for row in cohort.rows())
+    found: dict[Key, Answer] = {}
+    used = set()
+    for row in cohort.rows():
+        names = [n for n in names_of(row, number[row.subject] == 1, cohort.channels) if n in answers]
+        if names:
+            found[key_of(row)] = answers[names[0]]
+            used.add(names[0])
+    unused = [name for name in answers if name not in used]
+    missing = [row.subject for row in cohort.rows() if key_of(row) not in found]
+    shared = {name for name in number if number[name] > 1}
+    if (missing and unused) or not used or shared & set(unused):
+        raise CohortError(
+            f"{path} has no prediction for {', '.join(missing[:8])}; lines that fit no scan: {', '.join(unused[:8])}; "
+            "name them after the subject, or the image file where a subject has several scans"
+        )
+    return found
+
+
 def read_answers(path: Path, targets: Targets) -> dict[str, Answer]:
-    """A table of predictions by subject, as `shiftproof predict` or any other tool writes it.
+    """A table of predictions by subject or scan, as `shiftproof predict` or any other tool writes it.
 
     Raises:
         CohortError: If a column is missing or a subject occurs twice.
@@ -229,11 +258,17 @@ def read_answers(path: Path, targets: Targets) -> dict[str, Answer]:
             numbers = [float(line[c]) for c in needed]
         except ValueError as error:
             raise LabelError(f"{path}: the prediction of {name} is no number ({error})") from error
+        if not all(map(math.isfinite, numbers)):
+            raise LabelError(f"{path}: the prediction of {name} is {numbers}, expected finite numbers")
         if targets.task == "regression":
             found[name] = Answer(numbers[0], {}, targets.unit)
             continue
-        if not all(0 <= p <= 1 for p in numbers):
-            raise LabelError(f"{path}: probabilities of {name} are {numbers}, expected numbers between 0 and 1")
+        off = targets.kind != "multi-label" and abs(sum(numbers) - 1) > 1e-3
+        if not all(0 <= p <= 1 for p in numbers) or off:
+            raise LabelError(
+                f"{path}: probabilities of {name} are {numbers}, expected numbers between 0 and 1"
+                + (" that add up to 1" if off else "")
+            )
         certain = dict(zip(targets.classes, numbers, strict=True))
         several = [c for c, p in certain.items() if p > 0.5]
         best = max(certain, key=lambda c: certain[c])
@@ -300,17 +335,11 @@ def _about(model: Model, cohort: Cohort) -> dict[str, Any]:
     Raises:
         LabelError: If its classes are not the cohort's.
     """
+    require_same_target(model.plan.target, cohort, f"{model.folder} is for")
     if model.classes != cohort.classes:
         raise LabelError(
             f"{model.folder} predicts {', '.join(model.classes)}, "
             f"the cohort has {', '.join(cohort.classes)}; use one with the same classes in the same order"
-        )
-    target = cohort.labels
-    kind = target.as_dict().get("kind", "multi-class") if target is not None else "multi-class"
-    if (model.plan.task, model.plan.target.get("kind", "multi-class")) != (cohort.task, kind):
-        raise LabelError(
-            f"{model.folder} is for {model.plan.task} ({model.plan.target.get('kind', 'a number')}), the cohort's "
-            f"labels are for {cohort.task} ({kind}); use a model of the same task"
         )
     trained = model.setting.domains[: model.setting.sources] if model.setting else []
     return {

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..data.samples import Batch, Samples
 from ..errors import MethodError
+from ..parts.by_domain import means_by_domain
 from ..parts.gradient_reversal import reverse_gradient
 from ..tasks.task import Task
 from .method import Losses, Method, Needs, Part, Setting, Step
@@ -118,9 +119,11 @@ class DANN(Method):
         read.requires_grad_(self.penalty > 0)
         loss = self.domain_loss(read, everyone, step)
         if self.penalty > 0:
-            (slope,) = torch.autograd.grad(loss, read, create_graph=True)
-            # The loss is a mean over samples; the penalty is on the gradient of its sum.
-            loss = loss + self.penalty * (slope * len(everyone)).square().sum(1).mean()
+            # By this process's features, of the joint loss: seeds of the processes add up to 1.
+            (slope,) = torch.autograd.grad(step.weight * loss, read, create_graph=True)
+            # That is a mean over the samples of all processes; the penalty is on the gradient of its sum.
+            number = len(everyone) / step.weight
+            loss = loss + self.penalty * (slope * number).square().sum(1).mean()
         step.descend(loss, "critic")
 
     def domain_loss(self, read: Tensor, everyone: Samples, step: Step) -> Tensor:
@@ -129,7 +132,8 @@ class DANN(Method):
         found = self.domain_classifier(read)
         error = F.cross_entropy(found, everyone.domain, reduction="none")
         step.log("domain accuracy", (found.argmax(1) == everyone.domain).float().mean())
-        return torch.stack([error[everyone.domain == d].mean() for d in everyone.domain.unique()]).sum()
+        _, means = means_by_domain(error, everyone.domain, len(self.setting.domains), step.mean)
+        return means.sum()
 
     def pooled(self, features: list[Tensor]) -> Tensor:
         """The levels that are read, averaged over space and put side by side, (B, C)."""

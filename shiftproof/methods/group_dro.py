@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.samples import Batch
+from ..parts.by_domain import means_by_domain
 from ..tasks.task import Task
 from .method import Losses, Method, Needs, Reader, Setting, Step
 
@@ -56,13 +57,11 @@ class GroupDRO(Method):
             self.sizes.copy_(counts.clamp(min=1))
 
     def losses(self, batch: Batch, step: Step) -> Losses:
-        domains = batch.source.by_domain()
-        index = torch.cat([d.domain[:1] for d in domains if d.domain is not None])
-        error = self.error(batch.source)
-        risks = torch.stack([error[batch.source.domain == d].mean() for d in index])
+        assert batch.source.domain is not None  # training domains are known
+        index, risks = means_by_domain(self.error(batch.source), batch.source.domain, self.setting.sources, step.mean)
 
         with torch.no_grad():
-            exponent = step.mean(risks.detach()) + self.adjustment / self.sizes[index].sqrt()
+            exponent = risks + self.adjustment / self.sizes[index].sqrt()
             before = self.weights[index].sum()
             moved = self.weights[index] * torch.exp(self.rate * exponent)
             # The share of absent domains stays as it was; rounding is kept from adding up.

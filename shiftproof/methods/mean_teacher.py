@@ -69,15 +69,15 @@ class MeanTeacher(Method):
         if weight > 0:
             everyone = batch.everyone
             with torch.no_grad():
-                taught = self.teach(self.noisy(everyone))
-            disagreement = self.task.distance(self(self.noisy(everyone)), taught).mean()
+                taught = self.teach(self.noisy(everyone, step))
+            disagreement = self.task.distance(self(self.noisy(everyone, step)), taught).mean()
             losses["consistency"] = weight * disagreement
         step.descend(torch.stack(list(losses.values())).sum(), "student")
         average_(self.teacher, self.network, warmed_decay(step.index, self.decay))
         return losses
 
-    def noisy(self, samples: Samples) -> Samples:
-        noise = (self.noise * torch.randn_like(samples.image)).clamp(-2 * self.noise, 2 * self.noise)
+    def noisy(self, samples: Samples, step: Step) -> Samples:
+        noise = (self.noise * step.noise(samples.image)).clamp(-2 * self.noise, 2 * self.noise)
         return samples.replace(image=samples.image + noise)
 
     def teach(self, samples: Samples) -> Prediction:

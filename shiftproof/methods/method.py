@@ -49,7 +49,7 @@ class Needs:
         features: Whether `encode` and `decode` are called apart, which a network must then allow.
     """
 
-    tasks: tuple[str, ...] = ("segmentation", "classification")
+    tasks: tuple[str, ...] = ("segmentation", "classification", "regression")
     sources: int = 1
     target: Literal["unused", "optional", "required"] = "unused"
     streams: tuple[str, ...] = ()
@@ -97,11 +97,16 @@ class Reader(Protocol):
 class Step(Protocol):
     """One step, as its method sees it: the method decides when to descend, the step how.
 
+    Where several processes train, each sees its own share of the joint batch. A mean over samples in a loss needs no
+    care: gradients are averaged by the shares. What else a method computes of a batch, and what it remembers, it
+    passes through `mean` or `gather`: then it is of the joint batch, and the same in every process.
+
     Attributes:
         index: Number of the step, from 0.
         progress: 0 at the first step of the run, 1 at the last.
         phase: Name of the current phase; `phase_progress` runs from 0 to 1 within it.
         shared: A generator that is the same in every process: for episodes and splits.
+        weight: This process's share of the samples of the joint batch; 1 where there is one process.
     """
 
     index: int
@@ -110,13 +115,20 @@ class Step(Protocol):
     phase_progress: float
     shared: torch.Generator
 
+    @property
+    def weight(self) -> float: ...
     def rate(self, part: str = "all") -> float: ...
     def parameters(self, part: str = "all") -> list[nn.Parameter]: ...
     def gradient(self, loss: Tensor, part: str = "all", keep: bool = False) -> list[Tensor | None]: ...
+    def derivative(
+        self, loss: Tensor, by: Sequence[Tensor], *, keep: bool = False, differentiable: bool = False
+    ) -> list[Tensor | None]: ...
     def move(self, gradients: list[Tensor | None], part: str = "all") -> None: ...
     def descend(self, loss: Tensor, part: str = "all", keep: bool = False) -> None: ...
     def draw(self) -> Batch: ...
     def mean(self, x: Tensor) -> Tensor: ...
+    def gather(self, x: Tensor) -> Tensor: ...
+    def noise(self, like: Tensor) -> Tensor: ...
     def log(self, name: str, value: Tensor | float) -> None: ...
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.samples import Batch
 from ..errors import MethodError
+from ..parts.by_domain import divided
 from ..parts.inner import stepped
 from ..tasks.task import Task
-from .method import Losses, Method, Needs, Setting, Step
+from .method import Losses, Method, Needs, Setting, Step, Weights
 
 
 class MLDG(Method):
@@ -65,7 +66,7 @@ class MLDG(Method):
         self.second_order = second_order
 
     def losses(self, batch: Batch, step: Step) -> Losses:
-        domains = batch.source.by_domain()
+        domains = divided(batch.source, self.setting.sources, step.mean)
         if len(domains) <= self.held_out:
             raise MethodError(
                 f"MLDG needs more than {self.held_out} source domains in each batch, got {len(domains)}; "
@@ -74,9 +75,12 @@ class MLDG(Method):
         order = torch.randperm(len(domains), generator=step.shared).tolist()
         test, train = order[: self.held_out], order[self.held_out :]
 
-        loss = torch.stack([self.error(domains[d]).mean() for d in train]).sum()
+        def risk(chosen: list[int], weights: Weights | None = None) -> Tensor:
+            means = [factor * self.error(samples, weights).mean() for samples, factor in (domains[d] for d in chosen)]
+            return torch.stack(means).sum()
+
+        loss = risk(train)
         if self.weight == 0:
             return {"meta-train": loss}
-        virtual = stepped(self.network, loss, self.inner_rate, second_order=self.second_order)
-        unseen = torch.stack([self.error(domains[d], virtual).mean() for d in test]).sum()
-        return {"meta-train": loss, "meta-test": self.weight * unseen}
+        virtual = stepped(self.network, loss, self.inner_rate, step.derivative, second_order=self.second_order)
+        return {"meta-train": loss, "meta-test": self.weight * risk(test, virtual)}

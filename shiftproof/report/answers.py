@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..files import read_rows
 from ..metrics import calibration, classification, regression
 from ..statistics import subject_samples
 from .figures import WIDTH, elided
-from .numbers import count, number, span
+from .numbers import NOTHING, count, number, span
 from .results import Results
 from .svg import FAINT, INK, RULE, Plot, colours, style
 
@@ -65,7 +66,10 @@ def set_tables(results: Results, targets: Targets, answers: pd.DataFrame) -> lis
     found = []
     for domain, own in parts:
         lines = [{"row": name, "cells": cells(own[own["row"] == name], targets)} for name in names]
-        titles = [c["title"] for c in lines[0]["cells"]] if lines else []
+        full: list[Found] = max((line["cells"] for line in lines), key=len, default=[])
+        titles = [c["title"] for c in full]
+        for line in lines:  # of a row without a cell in this domain
+            line["cells"] = line["cells"] or [{"title": t, "mean": NOTHING, "span": ""} for t in titles]
         found.append({"domain": domain, "n": int(own["subject"].nunique()), "metrics": titles, "lines": lines})
     return found
 
@@ -74,52 +78,67 @@ def cells(answers: pd.DataFrame, targets: Targets) -> list[Found]:
     """The figures of one row: each seed by itself, then the mean over seeds; intervals over subjects."""
     if answers.empty:
         return []
-    subjects, predicted, truth = stacked(answers, targets)
-    values = _figures(predicted, truth, targets)
-    drawn = []
-    for chosen in subject_samples(subjects, RESAMPLES):
-        drawn.append(list(_figures(predicted[:, chosen], truth[chosen], targets).values()))
+    seeds = by_seed(answers, targets)
+    values = _figures(seeds, targets)
+    drawn = [
+        list(_figures([(s, p[i], t[i]) for (s, p, t), i in zip(seeds, chosen, strict=True)], targets).values())
+        for chosen in _samples(seeds)
+    ]
     found = []
     for place, (name, value) in enumerate(values.items()):
         known = np.array([d[place] for d in drawn])
         known = known[np.isfinite(known)]
         low, high = np.percentile(known, [2.5, 97.5]) if len(known) >= 0.9 * RESAMPLES else (math.nan, math.nan)
-        word, _, unit = name.partition(" ") if targets.task == "regression" else (name, "", "")
-        word = name if name.startswith("calibration") else word
-        unit = "" if word == name else unit
-        title = TITLES.get(word, word) + (f" ({unit})" if unit else "")
-        found.append({"title": title, "mean": number(value), "span": span(float(low), float(high))})
+        found.append({"title": titled(name, targets), "mean": number(value), "span": span(float(low), float(high))})
     return found
 
 
-def stacked(answers: pd.DataFrame, targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Subjects (N,), predictions (seeds, N, K) and truth (N, K), of the scans that all seeds have."""
-    keys = ["held_out", "subject", "scan"]
-    numbered = answers.assign(scan=answers.groupby(["seed", "held_out", "subject", "structure"]).cumcount())
-    order = list(targets.structures)
-    by_seed = [
-        own.pivot(index=keys, columns="structure", values=["predicted", "truth"])
-        for _, own in numbered.groupby("seed", sort=True)
-    ]
-    common = by_seed[0].index
-    for table in by_seed[1:]:
-        common = common.intersection(table.index)
-    predicted = np.stack([t.loc[common, "predicted"].reindex(columns=order).to_numpy(float) for t in by_seed])
-    truth = by_seed[0].loc[common, "truth"].reindex(columns=order).to_numpy(float)
-    return common.get_level_values("subject").to_numpy(), predicted, truth
+def titled(name: str, targets: Targets) -> str:
+    """A figure's name as it heads a column, with its unit in brackets."""
+    if targets.task == "regression" and targets.unit and name.endswith(f" {targets.unit}"):
+        word = name.removesuffix(f" {targets.unit}")
+        return f"{TITLES.get(word, word)} ({targets.unit})"
+    return TITLES.get(name, name)
 
 
-def _figures(predicted: np.ndarray, truth: np.ndarray, targets: Targets) -> dict[str, float]:
-    by_seed = []
-    for one in predicted:
+def by_seed(answers: pd.DataFrame, targets: Targets) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each seed subjects (N,), predictions (N, K) and truth (N, K); a seed may lack a domain whose cell failed."""
+    order, found = list(targets.structures), []
+    for _, own in answers.groupby("seed", sort=True):
+        wide = own.pivot(index=["held_out", "subject", "scan"], columns="structure", values=["predicted", "truth"])
+        arrays = [pd.DataFrame(wide[name]).reindex(columns=order).to_numpy(float) for name in ("predicted", "truth")]
+        found.append((wide.index.get_level_values("subject").to_numpy(), arrays[0], arrays[1]))
+    return found
+
+
+def _samples(seeds: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Iterator[list[np.ndarray]]:
+    """Bootstrap samples of the subjects that any seed has, as positions in each seed's arrays."""
+    everyone = np.concatenate([subjects for subjects, _, _ in seeds])
+    ends = np.cumsum([len(subjects) for subjects, _, _ in seeds])
+    for chosen in subject_samples(everyone.tolist(), RESAMPLES):
+        starts = [0, *ends[:-1]]
+        yield [chosen[(chosen >= a) & (chosen < b)] - a for a, b in zip(starts, ends, strict=True)]
+
+
+def _figures(seeds: list[tuple[np.ndarray, np.ndarray, np.ndarray]], targets: Targets) -> dict[str, float]:
+    """The mean over seeds of each figure; NaN where no seed has it."""
+    found: list[dict[str, float]] = []
+    for _, predicted, truth in seeds:
+        if not len(truth):
+            continue
         if targets.task == "regression":
-            by_seed.append(regression.summary(one[:, 0], truth[:, 0], targets.unit))
+            found.append(regression.summary(predicted[:, 0], truth[:, 0], targets.unit))
         else:
             expected = truth if targets.kind == "multi-label" else truth.argmax(1)
-            by_seed.append(classification.summary(one, expected, targets.kind, targets.classes))  # type: ignore[arg-type]
+            found.append(classification.summary(predicted, expected, targets.kind, targets.classes))  # type: ignore[arg-type]
     shown = SHOWN[targets.task]
-    names = [n for n in by_seed[0] if any(n == s or n.startswith(f"{s} ") for s in shown) or "kappa" in n]
-    return {name: float(np.mean([found[name] for found in by_seed])) for name in names}
+    names = [n for n in found[0] if any(n == s or n.startswith(f"{s} ") for s in shown) or "kappa" in n]
+    return {name: _mean([figures[name] for figures in found]) for name in names}
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if math.isfinite(v)]
+    return float(np.mean(known)) if known else math.nan
 
 
 # Pictures ----------------------------------------------------------------------------------------------------
@@ -138,10 +157,10 @@ def plots(results: Results, targets: Targets, answers: pd.DataFrame, row: str | 
 
 def confusion(own: pd.DataFrame, targets: Targets, row: str) -> Plot:
     """Shares of each true class by answer."""
-    _, predicted, truth = stacked(own, targets)
+    seeds = by_seed(own, targets)
     number_of = len(targets.classes)
-    counts = sum(classification.confusion(p.argmax(1), truth.argmax(1), number_of) for p in predicted)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # type: ignore[union-attr]
+    counts = np.sum([classification.confusion(p.argmax(1), t.argmax(1), number_of) for _, p, t in seeds], axis=0)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     with style():
         figure = Figure(figsize=(WIDTH, WIDTH))
         axes = figure.add_axes((0.2, 0.16, 0.76, 0.74))
@@ -150,7 +169,7 @@ def confusion(own: pd.DataFrame, targets: Targets, row: str) -> Plot:
         size = 8 if number_of <= 6 else 6
         for i in range(number_of):
             for j in range(number_of):
-                if counts[i, j]:  # type: ignore[index]
+                if counts[i, j]:
                     ink = "white" if shares[i, j] > 0.55 else "#16181e"
                     axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=size, color=ink)
         names = [elided(c, 16) for c in targets.classes]
@@ -159,20 +178,20 @@ def confusion(own: pd.DataFrame, targets: Targets, row: str) -> Plot:
         axes.set_yticks(range(number_of), names)
         axes.set_xlabel("answer")
         axes.set_ylabel("true class")
-    n, seeds = len(truth), len(predicted)
+    n = own.groupby(["held_out", "subject", "scan"]).ngroups
     right = ", ".join(f"{c} {100 * shares[i, i]:.0f} %" for i, c in enumerate(targets.classes))
     caption = (
         f"Confusion matrix of {row} over {count(n, 'scan')} of all held-out domains"
-        f"{f' and {seeds} seeds' if seeds > 1 else ''}: per cent of each true class (line) by answer (column)."
+        f"{f' and {len(seeds)} seeds' if len(seeds) > 1 else ''}: per cent of each true class (line) by answer "
+        "(column)."
     )
     return Plot(figure, caption, f"Confusion matrix of {row}. Recall: {right}.")
 
 
 def reliability(own: pd.DataFrame, targets: Targets, row: str) -> Plot:
     """How often the answer is right, by the probability that was given for it."""
-    _, predicted, truth = stacked(own, targets)
     flat, right = [], []
-    for p in predicted:
+    for _, p, truth in by_seed(own, targets):
         if targets.kind == "multi-label":
             known = ~np.isnan(truth)
             flat.append(p[known])
@@ -217,7 +236,7 @@ def agreement(own: pd.DataFrame, targets: Targets, results: Results, row: str) -
     """Predicted against true numbers, a dot a scan."""
     paint = colours(results.domains)
     unit = f" ({targets.unit})" if targets.unit else ""
-    mean = own.groupby(["held_out", "subject", "truth"], as_index=False)["predicted"].mean()
+    mean = own.groupby(["held_out", "subject", "scan", "truth"], as_index=False)["predicted"].mean()
     low = float(min(mean["truth"].min(), mean["predicted"].min()))
     high = float(max(mean["truth"].max(), mean["predicted"].max()))
     with style():

@@ -12,6 +12,7 @@ import pandas as pd
 import SimpleITK as sitk
 
 from ..data.cohort import Cohort
+from ..data.filenames import file_of
 from ..data.images import array_of, image_of, read_image
 from ..data.labels import IGNORE, LabelMap
 from ..data.overlaps import decoded
@@ -105,11 +106,13 @@ def portrait(case: Case, results: Results, row: str, answers: pd.DataFrame, targ
         figure = draw(shown, low, high, 1)
     own = answers[(answers["row"] == row) & (answers["held_out"] == case.held_out)]
     own = own[own["subject"].astype(str) == case.subject]
-    mean = own.groupby("structure")[["predicted", "truth"]].mean()
+    # The image is the first scan's.
+    mean = own[own["scan"] == own["scan"].min()].groupby("structure")[["predicted", "truth"]].mean()
     words = answered(mean, targets)
     title = f"{case.rank} of {case.n}: {case.subject}" if case.n > 1 else case.subject
     where = f" Slice {shown.index + 1} of {shown.count}." if shown.count > 1 else ""
-    return Plot(figure, f"{row}: {words}.{where}", f"{case.rank} case of {case.held_out}, {case.subject}, {words}", title)
+    alt = f"{case.rank} case of {case.held_out}, {case.subject}, {words}"
+    return Plot(figure, f"{row}: {words}.{where}", alt, title)
 
 
 def answered(mean: pd.DataFrame, targets: Targets) -> str:
@@ -120,7 +123,7 @@ def answered(mean: pd.DataFrame, targets: Targets) -> str:
     if targets.kind == "multi-label":
         return ", ".join(f"{name} {p:.2f} (true {t:.0f})" for name, (p, t) in mean.iterrows())  # type: ignore[misc]
     best, true = mean["predicted"].idxmax(), mean["truth"].idxmax()
-    return f"{best} ({mean.loc[best, 'predicted']:.2f}), true {true}"
+    return f"{best} ({mean['predicted'].max():.2f}), true {true}"
 
 
 def coded(image: sitk.Image, encode: Callable[[np.ndarray], np.ndarray]) -> sitk.Image:
@@ -216,7 +219,7 @@ def located(path: Any, results: Results) -> Path:
         *([Path(str(cohort)).parent] if cohort else []),
         *([results.root] if results.root else []),
     ]
-    found = next((base / path for base in bases if (base / path).is_file()), None)
+    found = next((base / path for base in bases if file_of(base / path).is_file()), None)
     if found is None:
         raise ShiftproofError(f"{path} is no longer there")
     return found

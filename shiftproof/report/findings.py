@@ -16,7 +16,7 @@ from .limits import caveats
 from .numbers import scale
 from .reading import read_results
 from .results import Cell, Results
-from .roles import bound_of, reference_of, selected, setting, upper_bound
+from .roles import bound_of, plain_of, reference_of, selected, setting, upper_bound
 from .words import evidence, headline
 
 
@@ -35,7 +35,7 @@ def summarise(results: Results) -> dict[str, Any]:
     The unit is the subject: scores are averaged over structures, scans and seeds before any
     interval or test.
     """
-    values = per_subject(oriented(results.rows, results.primary), results.primary)
+    values = scores_of(results, results.primary)
     recipes = [dict(r, role=r.get("role") or "row") for r in results.recipes]
     references = results.facts.get("references") or {}
     wide = values.pivot_table(index=["held_out", "subject"], columns="row", values="value")
@@ -65,7 +65,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "rows": [row_summary(results, values, wide, recipe, references, comparisons, validation) for recipe in recipes],
         "comparisons": comparisons,
         "selected": chosen,
-        "source_only": references.get("source-only"),
+        "source_only": plain_of(chosen, references) if chosen else references.get("source-only"),
         "target_supervised": upper_bound(references, chosen, wide),
         "cells": cell_counts(results.cells),
     }
@@ -107,7 +107,7 @@ def row_summary(
     scored = {d: m["mean"] for d, m in means.items() if m["n"]}
     worst = (min if metric.higher_is_better else max)(scored, key=lambda d: scored[d]) if scored else None
     reference = reference_of(recipe, references)
-    plain_row, best_row = references.get("source-only"), bound_of(name, references)
+    plain_row, best_row = plain_of(name, references), bound_of(name, references)
     return {
         "row": name,
         "method": recipe.get("method"),
@@ -130,6 +130,12 @@ def row_summary(
         "seconds": float(np.nansum([c.seconds for c in results.cells if c.row == name])),
         "cells": cell_counts([c for c in results.cells if c.row == name]),
     }
+
+
+def scores_of(results: Results, metric: str) -> pd.DataFrame:
+    """`per_subject` of the study's rows: over structures, or over scans where a scan has one label."""
+    whole = (results.facts.get("task") or {}).get("task", "segmentation") != "segmentation"
+    return per_subject(oriented(results.rows, metric), metric, by_structure=not whole)
 
 
 def oriented(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

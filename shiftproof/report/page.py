@@ -11,10 +11,9 @@ from markupsafe import Markup
 
 from ..errors import ShiftproofError
 from ..files import write_text
-from ..statistics import per_subject
 from . import cases, curves, figures, numbers, tables
 from .answers import plots, read_answers, set_tables, targets_of
-from .findings import oriented, summarise
+from .findings import scores_of, summarise
 from .reading import read_evaluation, read_results
 from .results import Results
 from .slices import structure_colour
@@ -47,7 +46,7 @@ def evaluation_report(folder: Path) -> Path:
 def page(results: Results) -> str:
     """All of the page, from results to HTML."""
     found = summarise(results)
-    values = per_subject(oriented(results.rows, results.primary), results.primary)
+    values = scores_of(results, results.primary)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -116,7 +115,7 @@ def shown_cases(results: Results, values: pd.DataFrame, found: dict[str, Any]) -
     shown = [first, *([reference] if reference and reference in set(values["row"]) else [])]
     higher = found["primary"]["higher_is_better"]
     if targets is not None and "brier" in results.metrics:  # right or wrong does not rank
-        values, higher = per_subject(results.rows, "brier"), False
+        values, higher = scores_of(results, "brier"), False
     domains, reasons = [], []
     meaning = cases.meaning_of(results)
     for domain in found["held_out"]:

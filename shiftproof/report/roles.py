@@ -11,14 +11,21 @@ from .results import Cell, Results
 
 Recipe = dict[str, Any]
 References = dict[str, Any]
-"""As in study.json: "source-only" is a row's name; "pooled", "target-supervised" name one by row."""
+"""As in study.json: "source-only" is a row's name; "plain", "pooled", "target-supervised" name one by row."""
+
+
+def plain_of(name: str, references: References) -> str | None:
+    """The source-only run of a row's own network and loss; a pooled reference has that of its row."""
+    plain, pooled = references.get("plain") or {}, references.get("pooled") or {}
+    named = [name, *(r for r, p in pooled.items() if p == name)]
+    return next((plain[row] for row in named if row in plain), references.get("source-only"))
 
 
 def setting(recipe: Recipe, references: References) -> str:
     """What the row may know of the domain that it is scored on."""
     if recipe["role"] == "target-supervised":
         return "reference: labels from the target"
-    if recipe["name"] == references.get("source-only"):
+    if recipe["name"] in (references.get("source-only"), *(references.get("plain") or {}).values()):
         return "reference: source-only"
     if recipe.get("target"):
         return "adaptation: unlabelled target images"
@@ -29,7 +36,7 @@ def setting(recipe: Recipe, references: References) -> str:
 
 def reference_of(recipe: Recipe, references: References) -> str | None:
     """The row that this one is measured against: ERM with the same transforms, else source-only."""
-    name, plain_row = recipe["name"], references.get("source-only")
+    name, plain_row = recipe["name"], plain_of(recipe["name"], references)
     pooled = (references.get("pooled") or {}).get(name)
     if recipe["role"] != "target-supervised" and pooled and pooled != name:
         return pooled

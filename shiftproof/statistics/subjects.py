@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def per_subject(rows: pd.DataFrame, metric: str, *, structure: str | None = None) -> pd.DataFrame:
+def per_subject(
+    rows: pd.DataFrame, metric: str, *, structure: str | None = None, by_structure: bool = True
+) -> pd.DataFrame:
     """One line a row of the study, held-out domain and subject, seeds averaged.
 
     A subject's value is the mean over seeds of the mean over structures of the mean over scans:
@@ -23,6 +25,8 @@ def per_subject(rows: pd.DataFrame, metric: str, *, structure: str | None = None
             `value`.
         metric: The one to keep.
         structure: Only this one; None for the mean over structures.
+        by_structure: Whether structures are averaged, each with equal weight; else all lines of a subject are, as
+            it should be where a line stands under the class that a scan happens to have.
 
     Returns:
         Columns `row`, `held_out`, `domain`, `subject`, `value`, `seeds` (with a value), sorted.
@@ -31,8 +35,9 @@ def per_subject(rows: pd.DataFrame, metric: str, *, structure: str | None = None
     if structure is not None:
         kept = kept[kept["structure"] == structure]
     keys = ["row", "held_out", "domain", "subject"]
-    by_structure = kept.groupby([*keys, "seed", "structure"], sort=True)["value"].mean()
-    by_seed = by_structure.groupby([*keys, "seed"], sort=True).mean()
+    inner = ["structure"] if by_structure else []
+    grouped = kept.groupby([*keys, "seed", *inner], sort=True)["value"].mean()
+    by_seed = grouped.groupby([*keys, "seed"], sort=True).mean()
     by_subject = by_seed.groupby(keys, sort=True)
     return by_subject.mean().to_frame("value").assign(seeds=by_subject.count()).reset_index()
 

@@ -188,8 +188,8 @@ def score(model: Any, test: Cohort, predictions: Path, tolerance_mm: float) -> t
 
     from ..data.cohort import Row
     from ..data.images import write_image
-    from ..deploy.segment import label_of
     from ..deploy.answer import answer_of
+    from ..deploy.segment import label_of
     from ..evaluate import rows_of, rows_of_answers
 
     if test.task != "segmentation":

@@ -29,7 +29,8 @@ class Declaration:
         held_out: Domains that are held out in turn.
         seeds: Seeds of training; the division into subjects is the same for all.
         rows: Recipes, references included.
-        references: "source-only": a row's name; "pooled" and "target-supervised": by row, the reference's name.
+        references: "source-only": a row's name, that of the first row; "plain" (source-only), "pooled" and
+            "target-supervised": by row, the reference's name.
         budget: Settings of the trainer.
         sources: Domains to train on; empty: all but the held-out one.
         plan: Overrides of the plan: dimensions, spacing_mm, patch.
@@ -108,9 +109,9 @@ class Declaration:
 def with_references(rows: Sequence[Recipe]) -> tuple[list[Recipe], dict[str, Any]]:
     """The rows and the reference runs that they are read against.
 
-    Source-only: `erm` without augmentation. Pooled: `erm` with the row's own transforms, loss and network.
-    Target-supervised: as pooled, trained on a fixed half of the held-out domain. A reference that a row
-    already is, is not run twice.
+    Source-only: `erm` without augmentation, with the row's own loss, network and settings. Pooled: `erm` with the
+    row's own transforms, too. Target-supervised: as pooled, trained on a fixed half of the held-out domain. A reference
+    that a row already is, is not run twice.
 
     Raises:
         OptionError: For two rows of one name.
@@ -132,21 +133,32 @@ def with_references(rows: Sequence[Recipe]) -> tuple[list[Recipe], dict[str, Any
         every.append(dataclasses.replace(recipe, name=next(n for n in names if n not in taken)))
         return every[-1].name
 
-    source_only = add(Recipe("source-only", transforms="none", role="source-only"))
-    pooled, bound = {}, {}
+    pooled, bound, bare = {}, {}, {}
     for row in rows:
-        if row.name == source_only:
-            continue
         plain = dataclasses.replace(
             row, method="erm", options={}, target=False, test_time=None, test_time_options={}, role="row"
         )
+        # Of the row's own network, weights and loss: what is measured is the method, not what it starts from.
+        bare[row.name] = add(
+            dataclasses.replace(
+                plain,
+                name="source-only",
+                transforms="none",
+                transforms_options={},
+                sampling=_patches(row),
+                role="source-only",
+            )
+        )
+        if row.name == bare[row.name]:
+            continue
         pooled[row.name] = add(dataclasses.replace(plain, name=f"pooled/{row.transforms}", sampling=_patches(row)))
         bound[row.name] = add(
             dataclasses.replace(
                 plain, name=f"target-supervised/{row.transforms}", sampling=_patches(row), role="target-supervised"
             )
         )
-    return every, {"source-only": source_only, "pooled": pooled, "target-supervised": bound}
+    references = {"source-only": next(iter(bare.values())), "plain": bare}
+    return every, {**references, "pooled": pooled, "target-supervised": bound}
 
 
 def _patches(row: Recipe) -> dict[str, Any]:

@@ -1,19 +1,18 @@
-"""Jobs on local processes: as many at a time as asked for, each in a process of its own."""
+"""The jobs of a study, on whichever engine: what is done stays, what remains is run, and how far it is."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-from ..data.parallel import processes
-from .cell import Job, fail, run_job, status
+from .cell import Job, status
+from .engines import engine as engine_of
+from .engines.local import PRELOAD
 
-PRELOAD = "shiftproof.study.preload"
-GRACE_S = 20.0
+__all__ = ["PRELOAD", "GridProgress", "run_grid"]
 
 
 @dataclass
@@ -26,6 +25,8 @@ class GridProgress:
         steps: Steps taken over all jobs, `total_steps` of how many.
         failed: Cells that failed, by "row / held out / seed".
         running: Keys of jobs under way.
+        repeated: Jobs that were started again because their worker was lost.
+        workers: Jobs that run at a time; 0 where nothing was to be run.
     """
 
     done: int
@@ -34,62 +35,70 @@ class GridProgress:
     total_steps: int
     failed: list[str] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
+    repeated: int = 0
+    workers: int = 0
 
 
 def run_grid(
     folder: Path,
     jobs: Sequence[Job],
     *,
-    workers: int,
+    workers: int | None,
     progress: Callable[[GridProgress], None] | None = None,
     poll: float = 0.2,
+    engine: str = "local",
+    **options: Any,
 ) -> None:
-    """Runs every job that is not done. A job whose process dies is recorded as failed; the others go on."""
-    # A process per job keeps memory and crashes apart.
-    context = processes(PRELOAD)
+    """Runs every job that is not done; what fails is recorded, and the others go on.
+
+    Args:
+        folder: The study's.
+        jobs: All of its jobs.
+        workers: Jobs at a time; None leaves it to the engine.
+        progress: Called after every poll.
+        poll: Seconds between two looks at the jobs.
+        engine: Name in `ENGINES`.
+        options: The engine's own, see `engines.cluster.work`; those that are None count as not given.
+
+    Raises:
+        OptionError: If there is no such engine, or it does not know an option.
+        RunError: If the engine cannot work.
+    """
+    work = engine_of(engine)
     waiting = [job for job in jobs if not job.done(folder)]
-    finished = len(jobs) - len(waiting)
-    running: dict[str, tuple[Job, BaseProcess]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop(0)
-                process = context.Process(target=run_job, args=(folder, job, os.getpid()))
-                process.start()
-                running[job.key] = (job, process)
-            for key, (job, process) in list(running.items()):
-                if process.is_alive():
-                    continue
-                process.join()
-                if process.exitcode != 0:
-                    fail(folder, job, _death(process.exitcode))
-                del running[key]
-                finished += 1
-            if progress is not None:
-                progress(state_of(folder, jobs, finished, list(running)))
-            if running:
-                time.sleep(poll)
-    finally:
-        # Told to end, a job saves its state first; one that does not come to it is not waited for.
-        for _, process in running.values():
-            process.terminate()
-        until = time.monotonic() + GRACE_S
-        for _, process in running.values():
-            process.join(max(0.0, until - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
+    before = len(jobs) - len(waiting)
+
+    def report(
+        finished: int,
+        running: Sequence[str],
+        *,
+        workers: int = 0,
+        steps: Mapping[str, int] = {},
+        repeated: int = 0,
+    ) -> None:
+        if progress is not None:
+            state = state_of(folder, jobs, before + finished, list(running), steps)
+            progress(dataclasses.replace(state, repeated=repeated, workers=workers))
+
+    if not waiting:
+        report(0, [])
+        return
+    given = {name: value for name, value in options.items() if value is not None}
+    work(folder, waiting, workers=workers, report=report, poll=poll, **given)
 
 
-def state_of(folder: Path, jobs: Sequence[Job], finished: int, running: list[str]) -> GridProgress:
-    steps = sum(job.steps if job.done(folder) else last_step(folder, job) for job in jobs)
+def state_of(
+    folder: Path, jobs: Sequence[Job], finished: int, running: list[str], steps: Mapping[str, int] = {}
+) -> GridProgress:
+    """Read from the folder; `steps` has those of jobs that run where this folder is not."""
+    taken = sum(job.steps if job.done(folder) else max(last_step(folder, job), steps.get(job.key, 0)) for job in jobs)
     failed = [
         f"{row} / {job.held_out} / seed {job.seed}"
         for job in jobs
         for row, cell in job.cells(folder).items()
         if job.key not in running and status(cell) == "failed"
     ]
-    return GridProgress(finished, len(jobs), steps, sum(job.steps for job in jobs), failed, running)
+    return GridProgress(finished, len(jobs), taken, sum(job.steps for job in jobs), failed, running)
 
 
 def last_step(folder: Path, job: Job) -> int:
@@ -103,10 +112,3 @@ def last_step(folder: Path, job: Job) -> int:
         return 0
     found = [part.split(",")[0] for part in tail.split('"step": ')[1:]]
     return int(found[-1]) if found and found[-1].isdigit() else 0
-
-
-def _death(code: int | None) -> str:
-    if code is not None and code < 0:
-        hint = "; the system may have run out of memory: use fewer --workers or a smaller --batch" if code == -9 else ""
-        return f"the process was ended by signal {-code}{hint}; run the same command again to retry"
-    return f"the process ended with code {code}; run the same command again to retry"

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,20 @@ from .. import nets
 from ..data.cohort import Cohort, Row
 from ..data.parallel import processes
 from ..data.plan import Plan, make_plan
-from ..data.samples import Batch
-from ..data.sampling import seed_of
 from ..data.store import Store
 from ..data.targets import Targets
 from ..errors import OptionError, RunError, SplitError
+from ..estimate import estimated as step_of
+from ..estimate import size_of
 from ..evaluate.answers import primary_of
-from ..experiment import Experiment, prepare, require_sound
+from ..experiment import prepare, require_sound
 from ..files import read_rows, replacing, write_json
 from ..recipe import Recipe
-from ..steps import SCHEDULES, RunningStep
-from ..train import Trainer, device_of, movers, phase_at
+from ..train import Trainer, device_of
 from ..versions import versions
 from .cell import Job, divide, jobs, prediction_names, side_of, slug, status
 from .declare import Declaration, with_references
+from .engines import require as require_engine
 from .grid import PRELOAD, GridProgress, run_grid
 
 
@@ -43,11 +42,13 @@ class Estimate:
         seconds: Until the end, with the given number of workers.
         by_row: Seconds of one training by row.
         runs: Trainings that remain.
+        bytes_each: Memory of the largest of them.
     """
 
     seconds: float
     by_row: dict[str, float]
     runs: int
+    bytes_each: int = 0
 
 
 def study(
@@ -71,6 +72,8 @@ def study(
     progress: Callable[[GridProgress], None] | None = None,
     tell: Callable[[str], None] = lambda words: None,
     estimate: bool = True,
+    engine: str = "local",
+    cluster: dict[str, Any] | None = None,
 ) -> Path:
     """Rows x held-out domains x seeds, with the reference runs, resumable; returns the study's folder.
 
@@ -92,6 +95,8 @@ def study(
         progress: Called a few times a second while jobs run.
         tell: Called with a line on what is going on.
         estimate: Whether a few steps are timed first, to tell how long it will take.
+        engine: Where trainings run: "local" or "ray".
+        cluster: Of the Ray engine: address, shared, gpu_share; see `engines.cluster.work`.
 
     Raises:
         RunError: If `out` holds another study.
@@ -104,6 +109,7 @@ def study(
     ):  # fmt: skip
         if value is not None and not value >= least:
             raise OptionError(f"{what} must be at least {least}, got {value}")
+    require_engine(engine, **(cluster or {}))
     table = Cohort.read(cohort, domain=domain)
     chosen = list(held_out) if held_out else table.domains
     missing = [d for d in [*chosen, *(sources or [])] if d not in table.domains]
@@ -157,9 +163,12 @@ def study(
     todo = jobs(declared)
     if estimate and not all(job.done(out) for job in todo):
         cost = estimated(declared, table, out, [j for j in todo if not j.done(out)], number)
-        tell(f"{cost.runs} trainings on {number} processes, about {words_of(cost.seconds)}")
+        memory = f", {size_of(cost.bytes_each)} each at most" if cost.bytes_each else ""
+        tell(f"{cost.runs} trainings on {number} processes, about {words_of(cost.seconds)}{memory}")
         write_json(out / "estimate.json", dataclasses.asdict(cost))
-    run_grid(out, todo, workers=number, progress=progress)
+    # A cluster knows itself how many trainings it has room for.
+    at_a_time = number if engine == "local" else workers
+    run_grid(out, todo, workers=at_a_time, progress=progress, engine=engine, **(cluster or {}))
     gather(out, declared)
     return out
 
@@ -205,6 +214,7 @@ def estimated(declared: Declaration, cohort: Cohort, out: Path, todo: Sequence[J
     torch.set_num_threads(declared.threads)
     try:
         per_step: dict[str, float] = {}
+        memory = 0
         for job in todo:
             row = declared.row(job.rows[0])
             if row.name in per_step:
@@ -214,7 +224,10 @@ def estimated(declared: Declaration, cohort: Cohort, out: Path, todo: Sequence[J
             trainer = Trainer(**{**declared.budget, "seed": 0})
             try:
                 side = side_of(row, split, declared)
-                per_step[row.name] = seconds_per_step(prepare(row, side, plan, trainer, Store(out / "store")))
+                trial = prepare(row, side, plan, trainer, Store(out / "store"))
+                found = step_of(trial.trainer, trial.method(), trial.feed, trial.transform())
+                per_step[row.name] = found.seconds_per_step or 0.0
+                memory = max(memory, found.total_bytes)
             except Exception:
                 per_step[row.name] = 0.0  # it will fail, and say why, as a cell of its own
     finally:
@@ -224,40 +237,7 @@ def estimated(declared: Declaration, cohort: Cohort, out: Path, todo: Sequence[J
         by_row = {name: min(seconds, declared.budget["seconds"]) for name, seconds in by_row.items()}
     total = sum(by_row[job.rows[0]] for job in todo)
     # Starting a process, reading weights and scoring take their time beside the steps.
-    return Estimate((total + 3.0 * len(todo)) / min(workers, len(todo)), by_row, len(todo))
-
-
-def seconds_per_step(experiment: Experiment, steps: int = 3) -> float:
-    """Median time of a step after the first, on a throw-away copy of the method."""
-    trainer = experiment.trainer
-    device = torch.device(device_of(trainer.device))
-    method = experiment.method().to(device)
-    moved = movers(method, trainer)
-    transform = experiment.transform()
-    times = []
-    for index in range(steps + 1):
-        torch.manual_seed(seed_of(trainer.seed, 9, index))
-        random = torch.Generator().manual_seed(index)
-        started = time.perf_counter()
-        batch = experiment.feed.batch(index).to(device)
-        batch.source = transform(batch.source, random)
-        if batch.target is not None:
-            batch.target = transform(batch.target, random)
-        phase, within = phase_at(method.phases(), 1.0)
-        drawn = partial(_drawn, experiment, index, device)
-        step = RunningStep(
-            index, 1.0, phase, within, random, moved, SCHEDULES[trainer.schedule], trainer.clip, drawn, {}
-        )
-        method.train()
-        method.update(batch, step)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return sorted(times[1:])[len(times[1:]) // 2]
-
-
-def _drawn(experiment: Experiment, index: int, device: torch.device, draw: int) -> Batch:
-    return experiment.feed.batch(index, draw).to(device)
+    return Estimate((total + 3.0 * len(todo)) / min(workers, len(todo)), by_row, len(todo), memory)
 
 
 def gather(out: Path, declared: Declaration) -> None:

@@ -141,7 +141,7 @@ def _blended(
                 count = scores.new_zeros((space[0], space[1], depth))
             for box, values in zip(boxes, scores, strict=True):
                 for ring, own in _places(z, depth, depth):
-                    total[(slice(None), *box, ring)] += weight[..., own] * values[..., own]
+                    total[(slice(None), *box, ring)].addcmul_(weight[..., own], values[..., own])
                     count[(*box, ring)] += weight[..., own]
             del windows, scores
         assert total is not None

@@ -7,6 +7,7 @@ images do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -19,14 +20,14 @@ from .intensity import in_float32, lowest, spread
 
 
 @in_float32
-def gaussian_noise(image: Tensor, variance: Tensor, seed: Tensor) -> Tensor:
+def gaussian_noise(image: Tensor, variance: Tensor, seed: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The image plus Gaussian noise of this variance, from a seed per sample (B,) or per channel (B, C)."""
     field = noise(seed, tuple(image.shape[seed.ndim :]), image.device)
-    return torch.addcmul(image, field.to(image.dtype), spread(variance, image).sqrt())
+    return torch.add(image, field.to(image.dtype).mul_(spread(variance, image).sqrt()), out=out)
 
 
 @in_float32
-def rician_noise(image: Tensor, variance: Tensor, seed: Tensor) -> Tensor:
+def rician_noise(image: Tensor, variance: Tensor, seed: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Magnitude of the image with Gaussian noise of this variance in its real and its imaginary part.
 
     Of a signal A the result M has E[M^2] = A^2 + 2 variance.
@@ -34,15 +35,13 @@ def rician_noise(image: Tensor, variance: Tensor, seed: Tensor) -> Tensor:
     air, std = lowest(image), spread(variance, image).sqrt()
     field = noise(seed, (2, *image.shape[seed.ndim :]), image.device).to(image.dtype)
     real, imaginary = field.unbind(seed.ndim)
-    return torch.hypot(torch.addcmul(image - air, real, std), imaginary * std) + air
+    return torch.add(torch.hypot(torch.addcmul(image - air, real, std), imaginary * std), air, out=out)
 
 
 @in_float32
-def blur(image: Tensor, sigma: Tensor) -> Tensor:
+def blur(image: Tensor, sigma: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Gaussian blur by `sigma` voxels, (B,), (B, C) or, with one for each axis, (B, C, dimensions)."""
-    sigmas = _per_axis(sigma, image)
-    matrices = [separable.gaussian(s, n) for s, n in zip(sigmas, image.shape[2:], strict=True)]
-    return separable.along_axes(image, [m.to(image) for m in matrices])
+    return separable.along_axes(image, _matrices(separable.gaussian, _per_axis(sigma, image), image), out=out)
 
 
 Down = Literal["nearest", "linear"]
@@ -57,6 +56,7 @@ def low_resolution(
     down: Down = "nearest",
     up: Up = "linear",
     axes: tuple[int, ...] | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """As if acquired on a grid coarser by `zoom` <= 1 and interpolated back to the image's own.
 
@@ -66,31 +66,32 @@ def low_resolution(
         down: How the coarse grid takes its values: "nearest", without smoothing as in nnU-Net, or "linear".
         up: How it is brought back: "nearest", "linear" or "cubic".
         axes: Spatial axes that lose resolution; None for all. Slices that are thick already keep theirs.
+        out: Where to write the result.
     """
     if down not in ("nearest", "linear") or up not in ("nearest", "linear", "cubic"):
         raise OptionError(
             f'low resolution goes down by "nearest" or "linear" and up by these or "cubic", got {down!r} and {up!r}'
         )
     kinds = {"nearest": separable.nearest, "linear": separable.linear, "cubic": separable.cubic}
-    matrices = []
-    for axis, (factor, size) in enumerate(zip(_per_axis(zoom, image), image.shape[2:], strict=True)):
-        if axes is not None and axis not in axes:
-            factor = torch.ones_like(factor)
-        count = torch.round(factor * size).clamp(1, size)  # (B, C): voxels of the coarse grid
+
+    def there_and_back(factor: Tensor, size: int) -> Tensor:
+        count = torch.round(factor * size).clamp(1, size)  # (..., B, C): voxels of the coarse grid
         coarse = count.unsqueeze(-1)
         centre = torch.arange(size, device=count.device) + 0.5
-        # Rows beyond `count` are of no coarse voxel, and no column of the way up refers to them.
-        to_coarse = kinds[down](centre * size / coarse - 0.5, torch.full_like(count, size), size)
-        to_fine = kinds[up](centre * coarse / size - 0.5, count, size)
-        matrices.append((to_fine @ to_coarse).to(image))
-    return separable.along_axes(image, matrices)
+        # Rows beyond `count` are of no coarse voxel, and no tap of the way up refers to them.
+        to_coarse = kinds[down](centre * size / coarse - 0.5, torch.full_like(count, size))
+        to_fine = kinds[up](centre * coarse / size - 0.5, count)
+        return separable.matrix(*separable.after(to_fine, to_coarse), size)
+
+    factors = [f if axes is None or a in axes else torch.ones_like(f) for a, f in enumerate(_per_axis(zoom, image))]
+    return separable.along_axes(image, _matrices(there_and_back, factors, image), out=out)
 
 
 BIAS_DEGREE = 3
 
 
 @in_float32
-def bias_field(image: Tensor, coefficients: Tensor) -> Tensor:
+def bias_field(image: Tensor, coefficients: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The signal times exp(smooth polynomial): the intensity non-uniformity of a receive coil.
 
     Args:
@@ -98,12 +99,14 @@ def bias_field(image: Tensor, coefficients: Tensor) -> Tensor:
         coefficients: Of products of Legendre polynomials up to total degree 3 without the constant,
             (B, C, terms) in the order of `fields.polynomial_terms`, or (B, terms) for all channels alike, as
             for sequences of one session and coil. The field's logarithm has mean 0 over the field of view.
+        out: Where to write the result.
     """
-    coefficients = coefficients.to(image.device, image.dtype)
+    coefficients = coefficients.to(image.device, image.dtype, non_blocking=True)
     if coefficients.ndim == 2:
         coefficients = coefficients.unsqueeze(1)
     air = lowest(image)
-    return (image - air) * polynomial(coefficients, tuple(image.shape[2:]), BIAS_DEGREE).exp() + air
+    field = polynomial(coefficients, tuple(image.shape[2:]), BIAS_DEGREE).exp()
+    return torch.add((image - air).mul_(field), air, out=out)
 
 
 def _per_axis(parameter: Tensor, image: Tensor) -> list[Tensor]:
@@ -115,3 +118,16 @@ def _per_axis(parameter: Tensor, image: Tensor) -> list[Tensor]:
     if parameter.ndim < 3:
         return [parameter.reshape(len(parameter), -1)] * (image.ndim - 2)
     return list(parameter.unbind(-1))
+
+
+def _matrices(make: Callable[[Tensor, int], Tensor], parameters: list[Tensor], image: Tensor) -> list[Tensor]:
+    """A matrix (B, C or 1, n, n) for each axis; those of one size are made together."""
+    sizes = image.shape[2:]
+    together = {n: [axis for axis, m in enumerate(sizes) if m == n] for n in sizes}
+    made: dict[int, Tensor] = {}
+    for size, axes in together.items():
+        stacked = make(torch.stack([parameters[a] for a in axes]), size).to(
+            image.device, image.dtype, non_blocking=True
+        )
+        made |= dict(zip(axes, stacked, strict=True))
+    return [made[axis] for axis in range(len(sizes))]

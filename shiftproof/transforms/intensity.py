@@ -1,7 +1,8 @@
 """Changes of intensity. Each takes images (B, C, *space) and parameters (B,) or (B, C); every channel is on its own.
 
 Images are thought of as z-scored: 0 is a mean, not air. Half-precision images are computed in float32 and
-come back as they were. All are differentiable by image and parameter.
+come back as they were. All are differentiable by image and parameter. With `out`, which may be the image itself,
+the result is written there, without a gradient: on a CPU, fresh memory costs more than the arithmetic.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ def in_float32(operation: Operation) -> Operation:
     """The operation with half-precision images widened before and narrowed after; statistics need the digits."""
 
     @functools.wraps(operation)
-    def widened(image: Tensor, *arguments: Any, **named: Any) -> Tensor:
-        if image.dtype in (torch.bfloat16, torch.float16):
-            return operation(image.float(), *arguments, **named).to(image.dtype)
-        return operation(image, *arguments, **named)
+    def widened(image: Tensor, *arguments: Any, out: Tensor | None = None, **named: Any) -> Tensor:
+        if image.dtype not in (torch.bfloat16, torch.float16):
+            return operation(image, *arguments, out=out, **named)
+        narrowed = operation(image.float(), *arguments, **named).to(image.dtype)
+        return narrowed if out is None else out.copy_(narrowed)
 
     return widened
 
 
 def spread(parameter: Tensor, image: Tensor) -> Tensor:
     """(B,) or (B, C) as a tensor that multiplies (B, C, *space)."""
-    parameter = parameter.to(image.device, image.dtype)
+    parameter = parameter.to(image.device, image.dtype, non_blocking=True)
     return parameter.reshape(*parameter.shape, *[1] * (image.ndim - parameter.ndim))
 
 
@@ -46,55 +48,53 @@ def lowest(image: Tensor) -> Tensor:
 
 
 @in_float32
-def brightness(image: Tensor, factor: Tensor) -> Tensor:
+def brightness(image: Tensor, factor: Tensor, *, out: Tensor | None = None) -> Tensor:
     """`factor * image`, as in nnU-Net. On z-scored images this acts around the mean."""
-    return image * spread(factor, image)
+    return torch.mul(image, spread(factor, image), out=out)
 
 
 @in_float32
-def shift(image: Tensor, amount: Tensor) -> Tensor:
+def shift(image: Tensor, amount: Tensor, *, out: Tensor | None = None) -> Tensor:
     """`image + amount`; for z-scored images the amount is in standard deviations."""
-    return image + spread(amount, image)
+    return torch.add(image, spread(amount, image), out=out)
 
 
 @in_float32
-def contrast(image: Tensor, factor: Tensor) -> Tensor:
+def contrast(image: Tensor, factor: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Distances from the channel's mean times `factor`, clipped to the range that the channel had."""
     axes, factor = space(image), spread(factor, image)
-    stretched = image * factor + image.mean(axes, keepdim=True) * (1 - factor)
     low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
-    return torch.minimum(torch.maximum(stretched, low), high)  # faster than a clamp to tensors
+    rest = image.mean(axes, keepdim=True) * (1 - factor)
+    stretched = torch.mul(image, factor, out=out).add_(rest)
+    # Two comparisons are faster than a clamp to tensors.
+    return torch.minimum(torch.maximum(stretched, low, out=out), high, out=out)
 
 
 @in_float32
-def gamma(image: Tensor, exponent: Tensor) -> Tensor:
+def gamma(image: Tensor, exponent: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The channel mapped to 0 to 1, raised to a power, and given back its mean and standard deviation.
 
     A constant channel stays as it is.
     """
     axes = space(image)
     low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
-    unit = (image - low) * (1 / (high - low).clamp_min(_TINY))
+    mean = image.mean(axes, keepdim=True)
+    centred = torch.sub(image, mean, out=out)
+    scatter = torch.linalg.vector_norm(centred, dim=axes, keepdim=True)
+    unit = torch.add(centred, mean - low, out=out).mul_(1 / (high - low).clamp_min(_TINY))
     # exp(log) is faster than pow, and with the floor its gradient stays finite at the darkest voxel.
-    bent = torch.exp(unit.clamp_min(torch.finfo(unit.dtype).tiny).log() * spread(exponent, image))
+    bent = unit.clamp_min_(torch.finfo(unit.dtype).tiny).log_().mul_(spread(exponent, image)).exp_()
     # nnU-Net restores the range and then the moments, which undoes the former: the moments do.
-    (mean, std), (bent_mean, bent_std) = _moments(image), _moments(bent)
-    gain = std / bent_std.clamp_min(_TINY)
-    return bent * gain + (mean - bent_mean * gain)
+    bent = torch.sub(bent, bent.mean(axes, keepdim=True), out=out)
+    floor = _TINY * math.sqrt(image[0, 0].numel())
+    gain = scatter / torch.linalg.vector_norm(bent, dim=axes, keepdim=True).clamp_min(floor)
+    return torch.mul(bent, gain, out=out).add_(mean)
 
 
 @in_float32
-def inverted_gamma(image: Tensor, exponent: Tensor) -> Tensor:
+def inverted_gamma(image: Tensor, exponent: Tensor, *, out: Tensor | None = None) -> Tensor:
     """`gamma` of the negative: bends the bright end where `gamma` bends the dark one."""
-    return -gamma(-image, exponent)
+    return torch.neg(gamma(torch.neg(image, out=out), exponent, out=out), out=out)
 
 
 _TINY = 1e-7
-
-
-def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, (B, C, 1...)."""
-    axes = space(image)
-    mean = image.mean(axes, keepdim=True)
-    scatter = torch.linalg.vector_norm(image - mean, dim=axes, keepdim=True)
-    return mean, scatter / math.sqrt(image[0, 0].numel())

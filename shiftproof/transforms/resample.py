@@ -7,7 +7,7 @@ Positions are in voxels of the source, counted from its border: voxel `i` covers
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Padding = Literal["border", "zeros"]
+from . import pieces
+from .places import put_, taken
 
-CHUNK = 2**16
-"""Voxels read at a time on a CPU in 3D, so that what is held for them stays in the cache."""
+Padding = Literal["border", "zeros"]
 
 
 @dataclass
@@ -37,13 +37,17 @@ class Grid:
     def shape(self) -> tuple[int, ...]:
         return tuple(term.shape[-1] for term in self.terms)
 
-    def positions(self, rows: slice) -> Tensor:
-        """(D, B, rows, *shape[1:]); rows are places on the first output axis."""
-        first, *others = self.terms
-        total = first[:, :, rows]
-        for term in others:
+    def to(self, device: torch.device) -> Grid:
+        """On a device, without waiting for it."""
+        terms = [term.to(device, non_blocking=True) for term in self.terms]
+        return Grid(terms, None if self.displacement is None else self.displacement.to(device))
+
+    def positions(self) -> Tensor:
+        """(D, B, *shape)."""
+        total = self.terms[0]
+        for term in self.terms[1:]:
             total = total.unsqueeze(-1) + term.view(*term.shape[:2], *[1] * (total.ndim - 2), -1)
-        return total if self.displacement is None else total + self.displacement[:, :, rows]
+        return total if self.displacement is None else total + self.displacement
 
 
 def grid(matrix: Tensor, shape: Sequence[int], centre: Sequence[float], displacement: Tensor | None = None) -> Grid:
@@ -68,111 +72,69 @@ def read_(
 
     Args:
         results: (N, C, *shape), written to.
-        places: B samples of the results.
-        fields: (B, C, *source). Floating ones are interpolated linearly, others take the nearest voxel.
-        at: Where.
+        places: B of the N samples, ascending.
+        fields: (N, C, *source). Floating ones are interpolated linearly, others take the nearest voxel.
+        at: Where, for B samples.
         padding: Beyond the border, the edge's values or zeros (linear interpolation fades into the zeros
             within a voxel's width).
 
     Returns:
         Which positions lie in no voxel of the source, (B, *shape).
     """
-    first, shape = fields[0], at.shape
-    sizes = tuple(first.shape[2:])
     kind = at.terms[0].dtype  # positions and weights are not for half precision
-    sources = [f.to(kind) if f.is_floating_point() else f for f in fields]
-    step = shape[0]
-    # On a CPU, PyTorch samples 2D grids in vector code, but 3D grids voxel by voxel.
-    in_slabs = first.device.type == "cpu" and len(sizes) == 3
-    if in_slabs:
-        sources = [_slabs(s, padding) if s.is_floating_point() else s for s in sources]
-        step = max(1, CHUNK // (len(first) * math.prod(shape[1:])))
+    learned = any(t.requires_grad for t in (*at.terms, at.displacement) if t is not None)
+    if fields[0].device.type != "cpu" or learned:
+        some = [taken(f, places) for f in fields]
+        return _read_at_once(results, places, [_in_kind(f, kind) for f in some], at.positions(), padding)
+    outside = fields[0].new_zeros((len(places), *at.shape), dtype=torch.bool)
+    corners = torch.stack([t[..., end] for t in at.terms for end in (0, -1)])
+    ends = corners.view(len(at.terms), 2, -1, len(places)).movedim(-1, 0).tolist()
+    for b, place in enumerate(places):
+        terms = [term[:, b] for term in at.terms]
+        bent = None if at.displacement is None else at.displacement[:, b]
+        sources, into = [_in_kind(f[place], kind) for f in fields], [result[place] for result in results]
+        pieces.read_(into, sources, terms, ends[b], bent, padding, outside[b])
+    return outside
 
-    outside = first.new_empty((len(first), *shape), dtype=torch.bool)
-    for start in range(0, shape[0], step):
-        rows = slice(start, start + step)
-        positions = at.positions(rows)
-        index, outside[:, rows] = _voxels(positions, sizes)
-        linear = _in_slabs(positions, sizes, padding) if in_slabs else _at_once(positions, sizes, padding)
-        for source, result in zip(sources, results, strict=True):
-            for channel in range(source.shape[1]):
-                if source.is_floating_point():
-                    values = linear(source[:, channel])
-                else:
-                    values = source[:, channel].flatten().index_select(0, index).view(positions.shape[1:])
-                    if padding == "zeros":
-                        values = values.masked_fill_(outside[:, rows], 0)
-                for place, value in zip(places, values, strict=True):  # slices: faster than an index
-                    result[place, channel, rows] = value
+
+def _in_kind(field: Tensor, kind: torch.dtype) -> Tensor:
+    return field.to(kind) if field.is_floating_point() else field
+
+
+def _read_at_once(
+    results: Sequence[Tensor], places: Sequence[int], sources: Sequence[Tensor], positions: Tensor, padding: Padding
+) -> Tensor:
+    sizes = tuple(sources[0].shape[2:])
+    minus = positions.new_full((), -1.0)
+    # -1 to 1 across the source; grid_sample wants the last axis first.
+    units = [torch.add(minus, p, alpha=2 / n) for p, n in zip(positions, sizes, strict=True)]
+    lattice = torch.stack(units[::-1], 1).movedim(1, -1)
+    index, outside = _voxels(positions.detach(), sizes)
+    for source, result in zip(sources, results, strict=True):
+        if source.is_floating_point():
+            values = F.grid_sample(source, lattice, padding_mode=padding, align_corners=False)
+        else:
+            channels = [c.flatten().index_select(0, index).view_as(outside) for c in source.unbind(1)]
+            values = channels[0].unsqueeze(1) if len(channels) == 1 else torch.stack(channels, 1)
+            if padding == "zeros":
+                values = values.masked_fill_(outside.unsqueeze(1), 0)
+        put_(result, places, values.to(result.dtype))
     return outside
 
 
 def _voxels(positions: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Flat index into the batch of the nearest voxel, and which positions lie in none, (B, rows, *shape[1:])."""
+    """Flat index into the batch of the nearest voxel, and which positions lie in none, (B, *shape)."""
     voxels, samples = math.prod(sizes), positions.shape[1]
     # The index is summed in floating numbers, which is faster than in integers, as far as their digits reach.
-    index = torch.zeros_like(positions[0], dtype=positions.dtype if voxels < 2**24 else torch.float64)
+    wide = positions.dtype if voxels < 2**24 else torch.float64
+    index = torch.zeros_like(positions[0], dtype=wide)
     missed = torch.zeros_like(positions[0])
-    for axis, (position, size) in enumerate(zip(positions.detach(), sizes, strict=True), start=1):
-        whole = position.floor()
-        inside = whole.clamp(0, size - 1)
-        index.add_(inside, alpha=math.prod(sizes[axis:]))
-        missed.add_(whole.sub_(inside).abs_())
-    # Only 0 stays 0 as a byte; a comparison would take several times as long.
-    beyond = missed.clamp_max_(1).to(torch.uint8).view(torch.bool)
+    for position, size in zip(positions, sizes, strict=True):
+        inside = position.clamp(0, pieces.below(size, position.dtype))
+        away = position - inside
+        missed.addcmul_(away, away)
+        index.mul_(size).add_(inside.floor_())
     kind = torch.int32 if samples * voxels < 2**31 else torch.int64  # the narrow one is faster
     index = index.to(kind).view(samples, -1)
-    return index.add_(torch.arange(samples).to(index)[:, None] * voxels).flatten(), beyond
-
-
-Linear = Callable[[Tensor], Tensor]
-"""Reads one channel of a source by linear interpolation, (B, rows, *shape[1:])."""
-
-
-def _at_once(positions: Tensor, sizes: tuple[int, ...], padding: Padding) -> Linear:
-    column = (-1, *[1] * (positions.ndim - 1))
-    unit = positions * (2 / positions.new_tensor(sizes)).view(column) - 1  # -1 to 1 across the source
-    lattice = unit.flip(0).movedim(0, -1)  # grid_sample wants the last axis first
-
-    def linear(channel: Tensor) -> Tensor:
-        values = F.grid_sample(channel.unsqueeze(1), lattice, padding_mode=padding, align_corners=False)
-        return values.squeeze(1)
-
-    return linear
-
-
-def _slabs(field: Tensor, padding: Padding) -> Tensor:
-    """(B, C, 2, (X - 1) * Y, Z): a volume's slabs under each other as a picture, and their next neighbours likewise.
-
-    To interpolate in 3D is to interpolate both pictures in 2D and then between them. A view, nothing is copied.
-    """
-    if padding == "zeros":
-        field = F.pad(field, (1, 1) * 3)
-    if field.shape[2] == 1:
-        field = field.repeat_interleave(2, 2)
-    batch, channels, x, y, z = field.shape
-    strides = (channels * x * y * z, x * y * z, y * z, z, 1)
-    return field.contiguous().as_strided((batch, channels, 2, (x - 1) * y, z), strides)
-
-
-def _in_slabs(positions: Tensor, sizes: tuple[int, ...], padding: Padding) -> Linear:
-    """For channels of `_slabs`. Rows are counted through all slabs: in float32, to a thousandth of a voxel in 128^3."""
-    if padding == "zeros":
-        positions, sizes = positions + 1, tuple(n + 2 for n in sizes)
-    slabs, width, depth = max(sizes[0] - 1, 1), sizes[1], sizes[2]
-    x, y, z = positions
-    centre = (x - 0.5).clamp_(0, sizes[0] - 1)
-    slab = centre.detach().floor().clamp_(max=slabs - 1)
-    within = centre.sub_(slab)
-    row = y.clamp(0.5, width - 0.5).add_(slab, alpha=width)  # kept within its slab
-    planes = torch.stack([z, row], 1)
-    planes = planes.mul_(planes.new_tensor([2 / depth, 2 / (slabs * width)]).view(2, 1, 1, 1)).sub_(1)
-    # Of the lattice, the last axis is the slow one in memory: grid_sample has vector code for that order.
-    lattice = planes.flatten(3).permute(0, 2, 3, 1)
-
-    def linear(channel: Tensor) -> Tensor:
-        values = F.grid_sample(channel, lattice, padding_mode="border", align_corners=False)
-        here, next_ = values.view(len(values), 2, *within.shape[1:]).unbind(1)
-        return torch.lerp(here, next_, within)
-
-    return linear
+    index = index.add_(torch.arange(0, samples * voxels, voxels, dtype=kind, device=index.device)[:, None]).flatten()
+    return index, missed.bool()

@@ -29,10 +29,10 @@ class Uniform:
 
     def draw(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         if self.around is None:
-            return self.low + (self.high - self.low) * torch.rand(shape, generator=generator)
-        ends = torch.tensor([self.low, self.high])
-        end = ends[torch.randint(2, shape, generator=generator)]
-        return self.around + (end - self.around) * torch.rand(shape, generator=generator)
+            return torch.rand(shape, generator=generator).mul_(self.high - self.low).add_(self.low)
+        upper = torch.randint(2, shape, generator=generator).bool()
+        reach = torch.where(upper, self.high - self.around, self.low - self.around)
+        return torch.rand(shape, generator=generator).mul_(reach).add_(self.around)
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}"

@@ -6,68 +6,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from ..data.samples import Samples
 from ..errors import OptionError
+from .affine import inverted, placement
 from .fields import splines
+from .places import put_, taken
 from .resample import Padding, grid, read_
 from .spans import Chance
 from .transform import Description, Parameters, Transform, check_probability
-
-DEGREES = math.pi / 180
-
-
-def rotation(angles: Tensor) -> Tensor:
-    """Rotations (B, D, D) by degrees.
-
-    Args:
-        angles: (B, 1) in 2D: from the first axis towards the second. (B, 3) in 3D: about the first, second
-            and third axis, each from the axis that follows it cyclically towards the next; the third acts
-            first.
-    """
-    planes = [(0, 1)] if angles.shape[1] == 1 else [(1, 2), (2, 0), (0, 1)]
-    dimensions = 2 if len(planes) == 1 else 3
-    total = torch.eye(dimensions, dtype=angles.dtype, device=angles.device)
-    for angle, (a, b) in zip((angles * DEGREES).unbind(1), planes, strict=True):
-        one = torch.eye(dimensions, dtype=angles.dtype, device=angles.device).repeat(len(angles), 1, 1)
-        one[:, a, a] = one[:, b, b] = torch.cos(angle)
-        one[:, b, a] = torch.sin(angle)
-        one[:, a, b] = -torch.sin(angle)
-        total = total @ one
-    return total
-
-
-def placement(
-    angles: Tensor,
-    scale: Tensor,
-    translation: Tensor,
-    mirror: Tensor,
-    spacing: Sequence[float] | None = None,
-) -> Tensor:
-    """Where a voxel's content goes: (B, D, D + 1) from an offset from the centre to the new offset, in voxels.
-
-    Args:
-        angles: Degrees, as `rotation` takes them. They turn space in mm, if `spacing` is given.
-        scale: (B, D) magnification along the axes of the original; acts before the rotation.
-        translation: (B, D) voxels; acts after the rotation.
-        mirror: (B, D) bool, axes that are reversed in the end.
-        spacing: mm of a voxel along each axis.
-    """
-    turned = rotation(angles)
-    if spacing is not None:
-        mm = torch.tensor(spacing, dtype=turned.dtype, device=turned.device)
-        turned = turned * mm / mm[:, None]
-    sign = 1 - 2 * mirror.to(turned.dtype)
-    return torch.cat([turned * scale[:, None, :], translation[..., None]], -1) * sign[..., None]
-
-
-def inverted(matrix: Tensor) -> Tensor:
-    """The affine map (B, D, D + 1) the other way round."""
-    linear, offset = matrix[..., :-1], matrix[..., -1:]
-    back = torch.linalg.inv(linear)
-    return torch.cat([back, -back @ offset], -1)
 
 
 class Spatial(Transform):
@@ -277,30 +227,27 @@ class Spatial(Transform):
         source = fields[0].shape[-self.dimensions :]
         shape = self._shape(source)
         start = [(have - want) // 2 for have, want in zip(source, shape, strict=True)]
-        matrix = inverted(self._placement(parameters))
-        elastic = parameters.get("elastic")
-        if elastic is not None:  # acts last, so that what was moved without folding stays so
-            elastic = torch.einsum("bij,bj...->bi...", matrix[..., :-1], elastic.double())
-        return self._resampled(fields, matrix, elastic, start, shape, parameters)
+        return self._resampled(fields, start, shape, parameters, inverse=False)
 
     def _inverted(self, fields: list[Tensor], parameters: Parameters) -> tuple[list[Tensor], Tensor]:
         if "elastic" in parameters and parameters["elastic"].any():
             raise OptionError("elastic deformation has no inverse; draw from a transform without it, or set it to 0")
         shape = fields[0].shape[-self.dimensions :]
-        return self._resampled(fields, self._placement(parameters), None, [0] * self.dimensions, shape, parameters)
+        return self._resampled(fields, [0] * self.dimensions, shape, parameters, inverse=True)
 
-    def _placement(self, parameters: Parameters) -> Tensor:
+    def _maps(self, parameters: Parameters, places: Sequence[int], inverse: bool) -> tuple[Tensor, Tensor | None]:
+        """Of the samples at `places`: from the result to the source (N, D, D + 1), and displacements in the source."""
         angles, scale, translation = (parameters[n].double() for n in ("angles", "scale", "translation"))
-        return placement(angles, scale, translation, parameters["mirror"], self.spacing_mm)
+        matrix = placement(angles, scale, translation, parameters["mirror"], self.spacing_mm)
+        matrix = taken(matrix if inverse else inverted(matrix), places)
+        if inverse or "elastic" not in parameters:
+            return matrix, None
+        # Acts last, so that what was moved without folding stays so.
+        elastic = taken(parameters["elastic"], places).double()
+        return matrix, torch.einsum("bij,bj...->bi...", matrix[..., :-1], elastic)
 
     def _resampled(
-        self,
-        fields: list[Tensor],
-        matrix: Tensor,
-        elastic: Tensor | None,
-        start: Sequence[int],
-        shape: Sequence[int],
-        parameters: Parameters,
+        self, fields: list[Tensor], start: Sequence[int], shape: Sequence[int], parameters: Parameters, *, inverse: bool
     ) -> tuple[list[Tensor], Tensor]:
         """The window of all fields: read through the map where that interpolates, only mirrored elsewhere."""
         first, device, d = fields[0], fields[0].device, self.dimensions
@@ -308,16 +255,16 @@ class Spatial(Transform):
         window: tuple[Any, ...] = (..., *[slice(a, a + n) for a, n in zip(start, shape, strict=True)])
         results = [_mirrored(f[window], parameters["mirror"], moving) for f in fields]
         outside = torch.zeros(len(first), *shape, dtype=torch.bool, device=device)
-        if moving.any():
+        places = [place for place, moves in enumerate(moving) if moves]
+        if places:
             kind = torch.float64 if first.dtype == torch.float64 else torch.float32
             centre = [a + n / 2 for a, n in zip(start, shape, strict=True)]
-            bent = None if elastic is None else splines(elastic[moving].to(device, kind), tuple(shape))
-            at = grid(matrix[moving].to(device, kind), shape, centre, bent)
-            places = moving.nonzero().flatten().tolist()
+            matrix, elastic = self._maps(parameters, places, inverse)
+            bent = None if elastic is None else splines(elastic.to(device, kind, non_blocking=True), tuple(shape))
+            at = grid(matrix.to(kind), shape, centre, bent).to(device)
             # Whatever stands between batch and space, classes or nothing, is taken for channels.
-            sources = [_taken(f, places).reshape(len(places), -1, *f.shape[-d:]) for f in fields]
-            views = [r.view(len(r), -1, *r.shape[-d:]) for r in results]
-            outside[places] = read_(views, places, sources, at, self.padding)
+            sources, views = ([f.reshape(len(f), -1, *f.shape[-d:]) for f in some] for some in (fields, results))
+            put_(outside, places, read_(views, places, sources, at, self.padding))
         return results, outside
 
 
@@ -333,32 +280,37 @@ def _drawn(
     if chance is not None:
         chosen = torch.rand(count, 1, generator=generator) < chance.probability
         value = chance.span.draw((count, chance.span.size or 1), generator).expand(count, width)
-        result[:, list(axes)] = torch.where(chosen, value, rest)[:, list(axes)]
+        value = torch.where(chosen, value, rest)
+        if len(axes) == width:
+            return value
+        result[:, list(axes)] = value[:, list(axes)]
     return result
 
 
-def _mirrored(field: Tensor, mirror: Tensor, moving: Tensor) -> Tensor:
+def _mirrored(field: Tensor, mirror: Tensor, moving: Sequence[bool]) -> Tensor:
     """A copy with axes reversed exactly; samples that are `moving` are left to be written."""
     result = field.new_empty(field.shape)
+    # NumPy reverses while it copies, PyTorch in a copy of its own.
+    once = field.device.type == "cpu" and field.dtype != torch.bfloat16 and not field.requires_grad
     # A loop over samples, since each has its own axes, and so that whatever happens is written once.
-    for sample, (skip, reverse) in enumerate(zip(moving.tolist(), mirror.tolist(), strict=True)):
+    for sample, (moves, reverse) in enumerate(zip(moving, mirror.tolist(), strict=True)):
         axes = [axis - len(reverse) for axis, r in enumerate(reverse) if r]
-        if not skip:
+        if moves:
+            continue
+        if axes and once:
+            result[sample].numpy()[...] = np.flip(field[sample].numpy(), tuple(axes))
+        else:
             result[sample] = field[sample].flip(axes) if axes else field[sample]
     return result
 
 
-def _taken(field: Tensor, places: list[int]) -> Tensor:
-    """The samples at `places`, without a copy where they follow each other."""
-    first, last = places[0], places[-1] + 1
-    return field[first:last] if len(places) == last - first else field[places]
-
-
-def _moving(parameters: Parameters) -> Tensor:
-    """(B,) bool: which samples have to be interpolated."""
-    moving = (parameters["angles"] != 0).any(1) | (parameters["translation"] != 0).any(1)
-    moving = moving | (parameters["scale"] != 1).any(1)
-    return moving | parameters["elastic"].flatten(1).any(1) if "elastic" in parameters else moving
+def _moving(parameters: Parameters) -> list[bool]:
+    """Which samples have to be interpolated."""
+    drawn = [
+        parameters[name].flatten(1).tolist() for name in ("angles", "translation", "elastic") if name in parameters
+    ]
+    moved = [any(map(any, rows)) for rows in zip(*drawn, strict=True)]
+    return [moves or set(scale) != {1} for moves, scale in zip(moved, parameters["scale"].tolist(), strict=True)]
 
 
 def _field(samples: Samples, name: str) -> Tensor | None:

@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 
 from ..data.samples import Samples
 from ..errors import OptionError
+from .places import put_, taken
 from .spans import Seed, Span
 
 Parameters = dict[str, Tensor]
@@ -40,6 +41,10 @@ class Transform:
     def apply(self, samples: Samples, parameters: Parameters) -> Samples:
         """The samples transformed; a pure function of both arguments, which are not changed."""
         raise NotImplementedError
+
+    def apply_(self, samples: Samples, parameters: Parameters) -> Samples:
+        """As `apply`, of samples whose image nobody else holds: it may be written over."""
+        return self.apply(samples, parameters)
 
     def inverse(self, samples: Samples, parameters: Parameters) -> Samples:
         """Voxels moved back to where `apply` took them from. Intensities are not restored."""
@@ -78,13 +83,15 @@ class Compose(Transform):
         }
 
     def apply(self, samples: Samples, parameters: Parameters) -> Samples:
-        for position, transform in enumerate(self.transforms):
-            samples = transform.apply(samples, _of(position, parameters))
+        given, drawn = _memory(samples), self._divided(parameters)
+        for transform, its_own in zip(self.transforms, drawn, strict=True):
+            fresh = samples.image.untyped_storage().data_ptr() not in given
+            samples = (transform.apply_ if fresh else transform.apply)(samples, its_own)
         return samples
 
     def inverse(self, samples: Samples, parameters: Parameters) -> Samples:
-        for position, transform in reversed(list(enumerate(self.transforms))):
-            samples = transform.inverse(samples, _of(position, parameters))
+        for transform, drawn in reversed(list(zip(self.transforms, self._divided(parameters), strict=True))):
+            samples = transform.inverse(samples, drawn)
         return samples
 
     def source_patch(self, patch: Sequence[int]) -> tuple[int, ...]:
@@ -95,10 +102,20 @@ class Compose(Transform):
     def describe(self) -> list[Description]:
         return [line for transform in self.transforms for line in transform.describe()]
 
+    def _divided(self, parameters: Parameters) -> list[Parameters]:
+        """What each transform drew, by the transform's own names."""
+        drawn: list[Parameters] = [{} for _ in self.transforms]
+        for name, value in parameters.items():
+            position, _, own = name.partition(".")
+            drawn[int(position)][own] = value
+        return drawn
 
-def _of(position: int, parameters: Parameters) -> Parameters:
-    start = f"{position}."
-    return {name.removeprefix(start): value for name, value in parameters.items() if name.startswith(start)}
+
+def _memory(samples: Samples) -> set[int]:
+    """Where the samples' tensors lie."""
+    tensors = [samples.image, *samples.extra.values()]
+    tensors += [t for t in (samples.label, samples.domain) if t is not None]
+    return {t.untyped_storage().data_ptr() for t in tensors}
 
 
 class Varied(Transform):
@@ -107,8 +124,8 @@ class Varied(Transform):
     Channels that a subject lacks (`extra["present"]` False) are zeros that mean nothing and stay zeros.
 
     Args:
-        operation: `operation(image, **parameters, **options)` of `intensity.py` or `acquisition.py`: acts on
-            every channel on its own, parameters (B, C) or (B, C, size).
+        operation: `operation(image, **parameters, **options, out=None)` of `intensity.py` or `acquisition.py`:
+            acts on every channel on its own, parameters (B, C) or (B, C, size).
         probability: Of a sample to be changed.
         channel_probability: Of each channel of such a sample.
         options: Arguments of the operation that are the same for all.
@@ -137,30 +154,62 @@ class Varied(Transform):
 
     def draw(self, samples: Samples, generator: Generator) -> Parameters:
         count, channels = samples.image.shape[:2]
+        # Neighbouring slices that are shown as channels are of one scan: they change alike, but for noise.
+        slices = channels // samples.extra["present"].shape[1] if "present" in samples.extra else 1
+        channels //= slices
         chosen = (torch.rand(count, 1, generator=generator) < self.probability).expand(count, channels)
         if self.channel_probability < 1:
             chosen = chosen & (torch.rand(count, channels, generator=generator) < self.channel_probability)
-        parameters = {"chosen": chosen}
+        parameters = {"chosen": chosen.repeat(1, slices)}
         for name, span in self.spans.items():
             size = () if span.size is None else (span.size,)
-            value = span.draw((count, 1 if span.shared else channels, *size), generator)
-            parameters[name] = value.expand(count, channels, *size)
+            own = channels * slices if isinstance(span, Seed) else 1 if span.shared else channels
+            value = span.draw((count, own, *size), generator)
+            times = channels * slices // own
+            parameters[name] = value.repeat(1, times, *[1] * len(size)) if times > 1 else value
         return parameters
 
     def apply(self, samples: Samples, parameters: Parameters) -> Samples:
-        chosen, image = parameters["chosen"], samples.image
+        return self._applied(samples, parameters, own=False)
+
+    def apply_(self, samples: Samples, parameters: Parameters) -> Samples:
+        return self._applied(samples, parameters, own=True)
+
+    def _applied(self, samples: Samples, parameters: Parameters, *, own: bool) -> Samples:
+        chosen, image, lacking = parameters["chosen"], samples.image, None
         if "present" in samples.extra:
-            chosen = chosen & samples.extra["present"].cpu()
-        index = chosen.flatten().nonzero().flatten()
-        if len(index) == 0:
+            present = samples.extra["present"]
+            # Neighbouring slices that are shown beside each other have the same channels.
+            present = present.repeat(1, image.shape[1] // present.shape[1])
+            if present.device.type == "cpu":
+                chosen = chosen & present
+            else:  # to look at it would wait for the GPU
+                lacking = ~present.flatten()
+        places = [i for i, is_chosen in enumerate(chosen.flatten().tolist()) if is_chosen]
+        if not places:
             return samples
-        single = image.flatten(0, 1).unsqueeze(1)  # (B C, 1, *space)
-        drawn = {n: parameters[n].flatten(0, 1)[index].unsqueeze(1) for n in self.spans}
-        if len(index) == len(single):
-            return samples.replace(image=self.operation(single, **drawn, **self.options).view_as(image))
-        index = index.to(image.device)
-        changed = self.operation(single.index_select(0, index), **drawn, **self.options)
-        return samples.replace(image=single.index_copy(0, index, changed).view_as(image))
+        every = image.flatten(0, 1).unsqueeze(1)  # (B C, 1, *space)
+        drawn = {n: taken(parameters[n].flatten(0, 1), places).unsqueeze(1) for n in self.spans}
+        some = taken(every, places)
+        lacking = None if lacking is None else taken(lacking, places).view(-1, *[1] * (some.ndim - 1))
+        learned = torch.is_grad_enabled() and any(t.requires_grad for t in (image, *drawn.values()))
+        if own and not learned and image.is_contiguous():
+            changed = self._changed(some, drawn, lacking, out=some)
+            if some.data_ptr() != every[places[0]].data_ptr():  # a copy
+                put_(every, places, changed)
+            return samples
+        changed = self._changed(some, drawn, lacking)
+        if len(places) < len(every):
+            every = every.clone()
+            put_(every, places, changed)
+            changed = every
+        return samples.replace(image=changed.view_as(image))
+
+    def _changed(self, some: Tensor, drawn: Parameters, lacking: Tensor | None, out: Tensor | None = None) -> Tensor:
+        changed = self.operation(some, **drawn, **self.options, out=out)
+        if lacking is None:
+            return changed
+        return changed.masked_fill(lacking, 0) if out is None else changed.masked_fill_(lacking, 0)
 
     def describe(self) -> list[Description]:
         ranges = [f"{n} {span}" for n, span in self.spans.items() if not isinstance(span, Seed)]

@@ -20,7 +20,7 @@ from shiftproof.cli import main
 
 COMMANDS = [
     "demo", "cohort", "cohort import", "cohort check", "cohort show", "train", "study", "evaluate", "report",
-    "deliver", "predict", "methods", "networks",
+    "deliver", "predict", "methods", "networks", "scenario",
 ]  # fmt: skip
 
 
@@ -279,7 +279,7 @@ def test_bad_input_is_answered_in_one_line_that_names_the_cure(run, imported, ar
         ("row = 3", ["[[row]]"]),
         ("[[row]]\nloss = 'dice'", ['needs a "name" or a "method"']),
         ("[[row]]\nmethod = 'erm'\npatch = 3", ['no key of a row "patch"']),
-        ("[[row]]\nmethod = 'erm'\nloss = 3", ["row key loss expects str, got 3"]),
+        ("[[row]]\nmethod = 'erm'\nloss = 3", ["row key loss expects str | None, got 3"]),
         ("[[row]]\nmethod = 'dann'\noptions = {weigth = 1}", ['no option of dann "weigth"', '"weight"']),
         ("[[row]]\nmethod = 'dann'\noptions = {weight = 'x'}", ["dann.weight expects float"]),
         ("[[row]]\nmethod = 'erm'\nloss = 'dicee'", ['no loss "dicee"', '"dice"']),

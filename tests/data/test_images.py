@@ -106,7 +106,7 @@ def test_errors_tell_what_came_and_what_would_work(tmp_path):
         "none.nii.gz": ("missing", "does not exist; correct the path"),
         "empty.nii.gz": ("truncated", r"is empty \(0 bytes\)"),
         "text.nii.gz": ("unreadable", "no NIfTI file"),
-        "text.mha": ("unreadable", "cannot be read"),
+        "text.mha": ("unreadable", "no MetaImage file"),
         "text.tif": ("unreadable", "no TIFF file"),
         "notes.txt": ("unreadable", "no image format known here; name a file that ends in .nii.gz"),
         "folder.nii": ("unreadable", "is a folder"),

@@ -13,6 +13,15 @@ from shiftproof.methods.group_dro import GroupDRO
 from shiftproof.parts.averaging import average_, warmed_decay
 from shiftproof.parts.gradient_reversal import reverse_gradient
 from shiftproof.parts.inner import stepped
+from shiftproof.steps import RunningStep
+
+
+class Quiet(RunningStep):
+    """A step of one process that moves nothing."""
+
+    def __init__(self, seed: int = 0, progress: float = 1.0, phase: str = "adversarial") -> None:
+        random = torch.Generator().manual_seed(seed)
+        super().__init__(0, progress, phase, progress, random, {}, lambda p: 1.0, None, None, {})  # type: ignore[arg-type]
 
 
 class Scalar(nn.Module):
@@ -26,7 +35,7 @@ def test_mldg_on_two_parabolas(second_order, slope):
     """F = t^2, G = (t-3)^2, t = 1, alpha = 0.1, beta = 1: objective 5.84, gradient -1.52 exact, -2.40 first order."""
     network = Scalar(1.0)
     loss = network.theta**2
-    virtual = stepped(network, loss, 0.1, second_order=second_order)
+    virtual = stepped(network, loss, 0.1, Quiet().derivative, second_order=second_order)
     objective = loss + (virtual["theta"] - 3) ** 2
     assert float(objective.detach()) == pytest.approx(5.84)
     (gradient,) = torch.autograd.grad(objective, network.theta)
@@ -36,7 +45,7 @@ def test_mldg_on_two_parabolas(second_order, slope):
 def test_a_parameter_that_the_loss_does_not_reach_keeps_its_value():
     network = nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1)})
     loss = network["a"](torch.ones(1, 1)).sum()
-    virtual = stepped(network, loss, 0.1, second_order=True)
+    virtual = stepped(network, loss, 0.1, Quiet().derivative, second_order=True)
     assert torch.equal(virtual["b.weight"], network["b"].weight)
     assert float(virtual["a.bias"].detach()) == pytest.approx(float(network["a"].bias) - 0.1)
 
@@ -46,12 +55,8 @@ def test_exact_mldg_gradient_agrees_with_finite_differences(toys):
     batch = toys.batch_of(method, 3)
     batch.source.image = batch.source.image.double()
 
-    class At:
-        def __init__(self):
-            self.shared = torch.Generator().manual_seed(5)
-
     def objective() -> torch.Tensor:
-        return torch.stack(list(method.losses(batch, At()).values())).sum()
+        return torch.stack(list(method.losses(batch, Quiet(seed=5)).values())).sum()
 
     weight = next(p for n, p in method.network.named_parameters() if p.dim() == 4 and "decoder" in n)
     (gradient,) = torch.autograd.grad(objective(), weight)
@@ -73,9 +78,6 @@ def test_first_order_is_the_sum_of_the_gradients_here_and_there(toys):
     batch = toys.batch_of(method, 3)
     batch.source.image = batch.source.image.double()
 
-    class At:
-        shared = torch.Generator().manual_seed(5)
-
     order = torch.randperm(3, generator=torch.Generator().manual_seed(5)).tolist()
     domains = batch.source.by_domain()
     weights = list(method.network.parameters())
@@ -86,7 +88,7 @@ def test_first_order_is_the_sum_of_the_gradients_here_and_there(toys):
         for (n, w), g in zip(method.network.named_parameters(), here, strict=True)
     }
     there = torch.autograd.grad(method.error(domains[order[0]], there_net).mean(), list(there_net.values()))
-    ours = torch.autograd.grad(torch.stack(list(method.losses(batch, At()).values())).sum(), weights)
+    ours = torch.autograd.grad(torch.stack(list(method.losses(batch, Quiet(seed=5)).values())).sum(), weights)
     for o, a, b in zip(ours, here, there, strict=True):
         torch.testing.assert_close(o, a + b, rtol=1e-9, atol=1e-12)
 
@@ -118,9 +120,6 @@ def test_domain_loss_adds_the_means_of_the_domains(toys):
     everyone = toys.batch_of(method, 0).everyone
     everyone = everyone[[0, 1, 2, 5, 6]]  # unequal numbers
 
-    class Quiet:
-        def log(self, *_): ...
-
     read = torch.randn(5, 8)
     loss = method.domain_loss(read, everyone, Quiet())
     logits = method.domain_classifier(read).detach().numpy().astype(float)
@@ -133,8 +132,7 @@ def test_critic_penalty_is_the_squared_gradient_of_the_summed_loss(toys):
     method = toys.make("dann", form="alternating", penalty=0.7).double()
     seen = {}
 
-    class Catch:
-        def log(self, *_): ...
+    class Catch(Quiet):
         def descend(self, loss, part):
             seen[part] = float(loss)
 
@@ -163,11 +161,6 @@ def test_group_weights_follow_the_exponentiated_losses(toys):
     method.sizes.copy_(torch.tensor([4.0, 16.0, 1.0]))
     batch = toys.batch_of(method, 0)
 
-    class Quiet:
-        def log(self, *_): ...
-        def mean(self, x):
-            return x
-
     loss = float(method.losses(batch, Quiet())["task"])
     error = method.error(batch.source).detach().numpy().astype(float)
     risks = error.reshape(3, 2).mean(1)
@@ -182,11 +175,6 @@ def test_a_domain_that_is_absent_keeps_its_weight(toys):
     method.weights.copy_(torch.tensor([0.2, 0.3, 0.5]))
     batch = toys.batch_of(method, 0)
     batch.source = batch.source[batch.source.domain < 2]
-
-    class Quiet:
-        def log(self, *_): ...
-        def mean(self, x):
-            return x
 
     method.losses(batch, Quiet())
     assert float(method.weights[2]) == pytest.approx(0.5)
@@ -205,13 +193,11 @@ def test_consistency_is_ramped_and_weighs_the_squared_difference(toys):
     student = method(batch.everyone).softmax(1).detach().numpy()
     teacher = method.teacher(batch.everyone.image).softmax(1).detach().numpy()
 
-    class Half:
-        index, progress = 10, 0.5
-
+    class Half(Quiet):
         def descend(self, *_): ...
 
     expected = 0.2 * math.exp(-5 * 0.25) * ((student - teacher) ** 2).mean()
-    assert float(method.update(batch, Half())["consistency"]) == pytest.approx(expected, rel=1e-5)
+    assert float(method.update(batch, Half(progress=0.5))["consistency"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_running_averages_take_float_buffers_along():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,14 @@ from shiftproof.data.targets import Targets
 from shiftproof.deploy.answer import answer_of
 from shiftproof.deploy.model import load_model
 from shiftproof.deploy.predictor import predict
-from shiftproof.errors import LabelError, OptionError
+from shiftproof.errors import CohortError, LabelError, OptionError, RunError
 from shiftproof.evaluate import evaluate
 from shiftproof.recipe import Recipe
 from shiftproof.report import report
 from shiftproof.report.answers import read_answers, set_tables, targets_of
 from shiftproof.report.reading import read_results
+from shiftproof.statistics import per_subject
+from shiftproof.study.declare import with_references
 from shiftproof.study.deliver import deliver
 from shiftproof.study.run import study
 from shiftproof.study.single import train
@@ -175,7 +178,7 @@ def test_a_table_that_lacks_scans_or_classes_says_which(finished, tmp_path):
 
 def test_a_model_of_another_task_is_refused(finished, three_sites):
     folder = next((finished / "runs").glob("erm-*/model"))
-    with pytest.raises(LabelError, match="predicts low, middle, high"):
+    with pytest.raises(LabelError, match="is for multi-class classification, .* of multi-class segmentation"):
         evaluate(Cohort.read(three_sites), model=folder)
     with pytest.raises(OptionError, match="answers for whole scans"):
         predict(folder, finished.parent / "cohort" / "table.csv", finished / "x", probabilities=True)
@@ -209,3 +212,101 @@ def test_overlapping_structures_go_all_the_way(three_sites, tmp_path):
     predict(model, [r.images["image"] for r in held.rows()], tmp_path / "all")
     by_files = evaluate(held, predictions=tmp_path / "all").rows
     pd.testing.assert_frame_equal(by_files, evaluate(held, model=model).rows)
+
+
+def several_scans(folder, kind="regression"):
+    """Two scans of each subject, with labels of their own."""
+    path = cohort_of(folder, kind)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table["subject"] = [f"P{s[0]}{int(s[1:]) // 2}" for s in table["subject"]]
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_scans_of_a_subject_keep_answers_of_their_own(tmp_path):
+    path = several_scans(tmp_path / "cohort")
+    train(path, RECIPE, tmp_path / "run", trainer=TRAINER)
+    cohort, model = Cohort.read(path), tmp_path / "run" / "model"
+    by_model = evaluate(cohort, model=model)
+    predict(model, path, tmp_path / "out")
+    by_table = evaluate(cohort, predictions=tmp_path / "out")
+    pd.testing.assert_frame_equal(by_model.answers, by_table.answers)
+    assert by_model.answers.groupby("subject")["scan"].apply(list).map(tuple).unique().tolist() == [(1, 2)]
+    # One line for two scans says of neither which it is.
+    pd.DataFrame({"subject": cohort.subjects, "answer": 30.0}).to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(CohortError, match="the image file where a subject has several scans"):
+        evaluate(cohort, predictions=tmp_path / "p.csv")
+
+
+def test_accuracy_counts_scans_and_not_the_classes_that_they_have():
+    rows = pd.DataFrame(
+        [
+            {"row": "erm", "held_out": "A", "seed": 0, "subject": "s", "domain": "A", "metric": "correct"} | line
+            for line in [{"structure": "low", "value": 1.0}] * 3 + [{"structure": "high", "value": 0.0}]
+        ]
+    )
+    assert per_subject(rows, "correct", by_structure=False)["value"].tolist() == [0.75]
+    assert per_subject(rows, "correct")["value"].tolist() == [0.5]
+
+
+def test_a_cell_that_failed_takes_nothing_from_the_others(finished, tmp_path):
+    """One seed lacks a site: its figures are of what it has."""
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder)
+    broken = folder / "cells" / "erm" / "A" / "1" / "cell.json"
+    broken.write_text(json.dumps({**json.loads(broken.read_text()), "status": "failed", "error": "killed"}))
+    results = read_results(folder)
+    answers = read_answers(results)
+    assert set(answers[answers["row"] == "erm"]["seed"]) == {0}
+    table = set_tables(results, targets_of(results), answers)[0]
+    assert all(len(line["cells"]) == len(table["metrics"]) for line in table["lines"])
+    for name in ("erm", "source-only", "dann+target"):
+        for cell in (folder / "cells" / name / "A").glob("*/cell.json"):
+            cell.write_text(json.dumps({**json.loads(cell.read_text()), "status": "failed", "error": "killed"}))
+    assert "Whole sets" in report(folder).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("change", ["names", "order"])
+def test_other_labels_are_another_run(tmp_path, change):
+    path = cohort_of(tmp_path / "cohort", "multi-class")
+    train(path, RECIPE, tmp_path / "run", trainer=TRAINER)
+    if change == "order":
+        KINDS["ordinal"].write(path.parent / "labels.toml")
+    else:
+        text = path.read_text().replace("low", "none")
+        path.write_text(text)
+        Targets("classification", "grade", ("none", "middle", "high")).write(path.parent / "labels.toml")
+    with pytest.raises(RunError, match="differs in .*(target|classes)"):
+        train(path, RECIPE, tmp_path / "run", trainer=TRAINER)
+
+
+def test_a_model_of_another_number_is_refused(tmp_path):
+    path = cohort_of(tmp_path / "cohort", "regression")
+    train(path, RECIPE, tmp_path / "run", trainer=TRAINER)
+    predict(tmp_path / "run" / "model", path, tmp_path / "out")
+    Targets("regression", "age", unit="months").write(path.parent / "labels.toml")
+    for given in ({"model": tmp_path / "run" / "model"}, {"predictions": tmp_path / "out"}):
+        with pytest.raises(LabelError, match="regression age years, the cohort's labels are of regression age months"):
+            evaluate(Cohort.read(path), **given)
+
+
+def test_channels_of_neighbouring_slices_survive_strong_augmentation(tmp_path):
+    path = cohort_of(tmp_path / "cohort", "multi-class", dimensions=3, subjects=4)
+    table = pd.read_csv(path)
+    table["image:T1"] = table.pop("image")
+    table["image:T2"] = table["image:T1"].where(table.index % 3 > 0, "")
+    table.to_csv(path, index=False)
+    recipe = Recipe("erm", transforms="strong", network=RECIPE.network)
+    train(path, recipe, tmp_path / "run", trainer=TRAINER, plan={"dimensions": 2, "context": 1})
+    model = load_model(tmp_path / "run" / "model")
+    assert model.setting.channels == 6
+    answer_of(model, next(Cohort.read(path).rows()).images)
+
+
+def test_references_start_from_what_their_row_starts_from():
+    rows = [RECIPE, Recipe("big", method="dann", network={"name": "resnet", "width": 0.5})]
+    every, references = with_references(rows)
+    network = {r.name: r.network for r in every}
+    for row in rows:
+        for kind in ("plain", "pooled", "target-supervised"):
+            assert network[references[kind][row.name]] == row.network

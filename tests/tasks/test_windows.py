@@ -118,7 +118,7 @@ def test_a_volume_smaller_than_the_window_is_filled_up_as_patches_are(window: tu
         """What `cut` reads of a case."""
 
         image = np.random.default_rng(0).normal(size=(1, 5, 8, 3)).astype(np.float32)
-        label = None
+        label = target = None
         centres: dict = {}
         present = np.ones(1, bool)
         domain, subject = "A", "a"

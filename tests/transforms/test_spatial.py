@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from shiftproof.data.samples import Samples
 from shiftproof.errors import OptionError
 from shiftproof.transforms import Chance, Parameters, Spatial, Uniform
+from shiftproof.transforms.affine import inverted, placement, rotation
 from shiftproof.transforms.fields import splines
 from shiftproof.transforms.resample import grid, read_
-from shiftproof.transforms.spatial import inverted, placement, rotation
 
 
 def parameters(
@@ -106,7 +106,7 @@ def test_reading_slabs_is_trilinear_interpolation_of_torch():
     for padding in ("border", "zeros"):
         result = torch.empty(2, 2, 6, 5, 8)
         read_([result], [0, 1], [image], at, padding)
-        unit = at.positions(slice(None)) * (2 / torch.tensor([7.0, 9, 8])).view(3, 1, 1, 1, 1) - 1
+        unit = at.positions() * (2 / torch.tensor([7.0, 9, 8])).view(3, 1, 1, 1, 1) - 1
         lattice = unit.flip(0).movedim(0, -1)
         expected = F.grid_sample(image, lattice, padding_mode=padding, align_corners=False)
         torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
