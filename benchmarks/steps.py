@@ -17,8 +17,8 @@ import torch
 from shiftproof.data.samples import Batch, Samples
 from shiftproof.methods.method import Method, Setting
 from shiftproof.recipe import Recipe, build
-from shiftproof.steps import SCHEDULES, RunningStep
 from shiftproof.train import Trainer, movers, phase_at
+from shiftproof.training.steps import SCHEDULES, RunningStep
 from shiftproof.versions import versions
 
 ROWS: dict[str, tuple[str, dict, bool]] = {

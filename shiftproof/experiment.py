@@ -21,11 +21,11 @@ from .data.store import Case, Store
 from .deploy.model import save_model
 from .errors import OptionError, RunError
 from .files import write_text
-from .group import current
 from .methods.method import Method, Setting
 from .names import choose, converted
 from .recipe import Recipe, build, build_network
 from .train import Progress, Run, Trainer
+from .training.group import current
 from .transforms.presets import preset
 from .transforms.transform import Transform
 from .versions import versions

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import torch
 
-from .averages import AVERAGES
 from .data.samples import Samples
 from .data.sampling import Feed
 from .data.store import Case
 from .errors import OptionError
-from .loop import Loop
-from .machine import device_of
 from .methods.method import Method
 from .names import choose, converted
-from .progress import Progress, Run
-from .steps import OPTIMIZERS, SCHEDULES, movers, phase_at
+from .training.averages import AVERAGES
+from .training.loop import Loop
+from .training.machine import device_of
+from .training.progress import Progress, Run
+from .training.steps import OPTIMIZERS, SCHEDULES, movers, phase_at
 from .validate import SELECTIONS
 
 __all__ = ["Progress", "Run", "Trainer", "device_of", "movers", "phase_at"]
@@ -109,8 +109,8 @@ class Trainer:
     ) -> Run:
         """Train `method` in place, or go on where an interrupted run in `folder` stopped.
 
-        Within a group of processes (`shiftproof.group`) each calls this with the same arguments and trains on its
-        share of every batch; the weights are those of one process, and the first one writes.
+        Within a group of processes (`shiftproof.training.group`) each calls this with the same arguments and trains on
+        its share of every batch; the weights are those of one process, and the first one writes.
 
         A run that was killed at any moment and resumed ends with the same weights as one that was not; on CPU
         bit for bit at an equal number of threads, which is recorded and restored.

@@ -12,8 +12,8 @@ from shiftproof import catalogue
 from shiftproof.data.samples import Batch, Samples
 from shiftproof.methods.method import Method, Setting
 from shiftproof.recipe import Recipe, build
-from shiftproof.steps import RunningStep
 from shiftproof.train import Trainer, movers, phase_at
+from shiftproof.training.steps import RunningStep
 
 torch.set_num_threads(1)
 

@@ -13,13 +13,13 @@ ROOT = Path(shiftproof.__file__).parent
 
 # What a package may import of the others, besides modules of the same rank and below.
 RANKS = [
-    {"errors", "files", "machine", "names", "versions"},
+    {"errors", "files", "names", "versions"},
     {"data"},
     {"losses", "metrics", "transforms", "statistics"},
     {"parts", "tasks", "nets"},
     {"catalogue", "methods"},
-    {"averages", "group", "passes", "progress", "recipe", "shares", "steps", "synchronised", "testtime", "validate"},
-    {"checkpoint", "estimate", "interruptions", "launch", "loop", "train", "deploy", "evaluate", "experiment"},
+    {"recipe", "testtime", "validate"},
+    {"training", "train", "deploy", "evaluate", "experiment"},
     {"study", "report", "scenarios"},
     {"cli", "api", "__main__"},
 ]

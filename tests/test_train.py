@@ -10,10 +10,10 @@ import torch
 
 from shiftproof.data.sampling import Feed, Patches
 from shiftproof.errors import DivergedError, OptionError, RunError, StorageError
-from shiftproof.loop import Loop
 from shiftproof.methods.erm import ERM
 from shiftproof.methods.method import Part
 from shiftproof.train import Trainer, phase_at
+from shiftproof.training.loop import Loop
 from shiftproof.validate import SELECTIONS, Validation
 
 
@@ -166,7 +166,7 @@ def test_swa_measures_batch_norm_anew(toys, tmp_path):
 
 def test_selection_rules_are_named_and_keep_the_best(toys, tmp_path, monkeypatch):
     values = iter([0.2, 0.9, 0.5])
-    monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
+    monkeypatch.setattr("shiftproof.training.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
     _, run = fit(toys, tmp_path, selection="validation mean")
     assert run.selected == 4
     assert run.validation["mean"] == 0.9
@@ -175,7 +175,7 @@ def test_selection_rules_are_named_and_keep_the_best(toys, tmp_path, monkeypatch
 
 def test_patience_stops_early(toys, tmp_path, monkeypatch):
     values = iter([0.9, 0.5, 0.4, 0.3, 0.2])
-    monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
+    monkeypatch.setattr("shiftproof.training.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
     _, run = fit(toys, tmp_path, selection="validation mean", patience=2, steps=50)
     assert run.steps == 6
     assert run.selected == 2
@@ -382,14 +382,14 @@ def test_swa_measures_the_network_that_predicts(toys, tmp_path):
 
 def test_a_validation_without_a_score_is_beaten_by_any(toys, tmp_path, monkeypatch):
     values = iter([math.nan, 0.5, 0.3])
-    monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
+    monkeypatch.setattr("shiftproof.training.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
     _, run = fit(toys, tmp_path, selection="validation mean")
     assert run.selected == 4
 
 
 def test_patience_counts_scores_where_the_last_weights_are_kept(toys, tmp_path, monkeypatch):
     values = iter([0.9, 0.5, 0.4, 0.3])
-    monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
+    monkeypatch.setattr("shiftproof.training.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
     _, run = fit(toys, tmp_path, patience=2, steps=50)
     assert run.steps == run.selected == 6
 
@@ -401,7 +401,7 @@ def test_weights_of_a_killed_run_are_not_taken_for_those_of_the_saved_state(toys
         pass
 
     def validated(values):
-        monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
+        monkeypatch.setattr("shiftproof.training.loop.validate", lambda *a: Validation({"d0": next(values)}, {}))
 
     def stop(now):
         if now.step == 5:
@@ -444,7 +444,7 @@ def test_exchanged_weights_are_found_out(toys, tmp_path):
 
 
 def test_what_is_no_number_is_null_in_files_and_nan_in_the_run(toys, tmp_path, monkeypatch):
-    monkeypatch.setattr("shiftproof.loop.validate", lambda *a: Validation({"d0": math.nan}, {"disc": 0.5}))
+    monkeypatch.setattr("shiftproof.training.loop.validate", lambda *a: Validation({"d0": math.nan}, {"disc": 0.5}))
     _, run = fit(toys, tmp_path)
 
     def refuse(constant):

@@ -53,9 +53,9 @@ def train(
     `torchrun --nnodes 2 --nproc-per-node 4 ... -m shiftproof train COHORT ...`.
     """
     from ..errors import OptionError
-    from ..launch import together
     from ..study.declare import parse_rows
     from ..study.single import train as run
+    from ..training.launch import together
     from .show import print_json, training
 
     domain, held = o.held_out(hold_out, domain)
@@ -108,7 +108,7 @@ class _Expected:
         self.found: dict[str, Any] = {}
 
     def tell(self, experiment: Experiment) -> None:
-        from ..estimate import estimated
+        from ..training.estimate import estimated
         from .show import print_json, tell
 
         if (self.out / "run.json").exists() and not self.only:

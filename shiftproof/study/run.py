@@ -20,13 +20,13 @@ from ..data.plan import Plan, make_plan
 from ..data.store import Store
 from ..data.targets import Targets
 from ..errors import OptionError, RunError, SplitError
-from ..estimate import estimated as step_of
-from ..estimate import size_of
 from ..evaluate.answers import primary_of
 from ..experiment import prepare, require_sound
 from ..files import read_rows, replacing, write_json
 from ..recipe import Recipe
 from ..train import Trainer, device_of
+from ..training.estimate import estimated as step_of
+from ..training.estimate import size_of
 from ..versions import versions
 from .cell import Job, divide, jobs, prediction_names, side_of, slug, status
 from .declare import Declaration, with_references

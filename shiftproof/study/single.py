@@ -16,9 +16,9 @@ from ..deploy.model import load_model
 from ..evaluate.answers import primary_of
 from ..experiment import Experiment, prepare, require_sound
 from ..files import replacing
-from ..group import current
 from ..recipe import Recipe
 from ..train import Progress, Trainer
+from ..training.group import current
 from .cell import SPLIT_SEED, score
 
 

@@ -13,7 +13,7 @@ from shiftproof.methods.group_dro import GroupDRO
 from shiftproof.parts.averaging import average_, warmed_decay
 from shiftproof.parts.gradient_reversal import reverse_gradient
 from shiftproof.parts.inner import stepped
-from shiftproof.steps import RunningStep
+from shiftproof.training.steps import RunningStep
 
 
 class Quiet(RunningStep):

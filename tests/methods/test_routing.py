@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from shiftproof.steps import RunningStep
+from shiftproof.training.steps import RunningStep
 
 
 def moved(before, after) -> set[str]:

@@ -10,9 +10,9 @@ from shiftproof import catalogue, nets, tasks
 from shiftproof.data.samples import Batch, Samples
 from shiftproof.errors import MethodError
 from shiftproof.methods.method import Method, Setting
-from shiftproof.steps import RunningStep, movers, phase_at
 from shiftproof.testtime.tent import mean_entropy, tent
 from shiftproof.train import Trainer
+from shiftproof.training.steps import RunningStep, movers, phase_at
 
 TARGETS = {
     "structures": ({"kind": "multi-label", "parts": [[0, 0], [1, 0], [1, 1]]}, ["background", "disc", "core"]),

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from shiftproof import machine
 from shiftproof.data.sampling import Feed, Patches
 from shiftproof.errors import OutOfMemory
-from shiftproof.estimate import Estimate, Trial, duration_of, estimated, size_of, smallest, watched
 from shiftproof.methods.erm import ERM
 from shiftproof.methods.method import Method
 from shiftproof.train import Trainer
+from shiftproof.training import machine
+from shiftproof.training.estimate import Estimate, Trial, duration_of, estimated, size_of, smallest, watched
 
 CPU = torch.device("cpu")
 

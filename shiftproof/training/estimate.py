@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .data.samples import Batch, Samples
-from .data.sampling import Feed, seed_of
+from ..data.samples import Batch, Samples
+from ..data.sampling import Feed, seed_of
+from ..methods.method import Method
 from .machine import available_bytes, device_of, enough_memory
-from .methods.method import Method
 from .steps import SCHEDULES, Mover, RunningStep, movers, phase_at
 
 if TYPE_CHECKING:
-    from .train import Trainer
+    from ..train import Trainer
 
 Augment = Callable[[Samples, torch.Generator], Samples]
 

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..data.samples import Batch
+from ..data.sampling import Feed, seed_of
+from ..data.store import Case
+from ..errors import DivergedError
+from ..methods.method import Losses, Method
+from ..validate import SELECTIONS, Validation, validate
 from .averages import Average
 from .checkpoint import Checkpoints, Record, State
-from .data.samples import Batch
-from .data.sampling import Feed, seed_of
-from .data.store import Case
-from .errors import DivergedError
 from .estimate import estimated, size_of
 from .group import gathered
 from .interruptions import interruptions
 from .machine import device_of, enough_memory
-from .methods.method import Losses, Method
 from .passes import Passes
 from .progress import Progress, Run
 from .shares import Augment, augmented, require_shares
 from .steps import SCHEDULES, RunningStep, movers, phase_at
 from .synchronised import synchronised
-from .validate import SELECTIONS, Validation, validate
 
 if TYPE_CHECKING:
-    from .train import Trainer
+    from ..train import Trainer
 
 EVERY = 10
 """Steps between lines of the record."""

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from .data.parallel import processes as process_context
-from .errors import OptionError, ProcessError
+from ..data.parallel import processes as process_context
+from ..errors import OptionError, ProcessError
 from .group import joined, on_arrival
 from .machine import device_of
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch import distributed as wire
 
-from .errors import ProcessError
+from ..errors import ProcessError
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .errors import OptionError, OutOfMemory
+from ..errors import OptionError, OutOfMemory
 
 CONTROL_GROUPS = (
     # Limit and use of a container or a batch job, in the second and the first version of Linux' control groups.

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from shiftproof.errors import ImageError, OptionError, ProcessError
-from shiftproof.group import current
-from shiftproof.launch import together
+from shiftproof.training.group import current
+from shiftproof.training.launch import together
 
 WORK = '''
 import os, pathlib
 import torch
 from shiftproof.errors import ImageError
-from shiftproof.group import gathered
+from shiftproof.training.group import gathered
 
 
 def train(folder, die=None, fail=None, tell=None):

@@ -18,14 +18,14 @@ from shiftproof import catalogue, nets, tasks
 from shiftproof.data.samples import Batch, Samples
 from shiftproof.data.sampling import Feed, Patches
 from shiftproof.errors import DivergedError, MethodError, OptionError, ProcessError
-from shiftproof.group import Group, current, joined
 from shiftproof.methods.erm import ERM
 from shiftproof.methods.method import Setting
 from shiftproof.parts.by_domain import divided
-from shiftproof.shares import require_shares
-from shiftproof.steps import RunningStep, movers
-from shiftproof.synchronised import joint_moments, synchronised
 from shiftproof.train import Trainer
+from shiftproof.training.group import Group, current, joined
+from shiftproof.training.shares import require_shares
+from shiftproof.training.steps import RunningStep, movers
+from shiftproof.training.synchronised import joint_moments, synchronised
 from shiftproof.transforms.presets import preset
 
 VARIANTS = {

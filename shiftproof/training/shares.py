@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .data.samples import Batch, Samples
-from .data.sampling import Feed
-from .errors import OptionError
+from ..data.samples import Batch, Samples
+from ..data.sampling import Feed
+from ..errors import OptionError
+from ..transforms.transform import Transform
 from .group import Group
-from .transforms.transform import Transform
 
 if TYPE_CHECKING:
-    from .methods.method import Method
+    from ..methods.method import Method
 
 Augment = Callable[[Samples, torch.Generator], Samples]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from .data.samples import Samples
-from .data.sampling import Feed
+from ..data.samples import Samples
+from ..data.sampling import Feed
 
 
 class Passes:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from .data.samples import Samples
-from .methods.method import Method
-from .parts.averaging import average_, frozen_copy, warmed_decay
+from ..data.samples import Samples
+from ..methods.method import Method
+from ..parts.averaging import average_, frozen_copy, warmed_decay
 
 AVERAGES = ("none", "ema", "swa")
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .errors import OptionError, RunError
-from .files import replacing, strict, write_json
+from ..errors import OptionError, RunError
+from ..files import replacing, strict, write_json
 
 if TYPE_CHECKING:
-    from .train import Trainer
+    from ..train import Trainer
 
 FREE = ("checkpoint_seconds", "device")
 """Settings that may change when a run goes on: where it computes, how often it saves."""

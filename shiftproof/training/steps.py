@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .data.samples import Batch
-from .errors import DivergedError, OptionError
+from ..data.samples import Batch
+from ..errors import DivergedError, OptionError
+from ..methods.method import Method, Part
 from .group import ALONE, Group
-from .methods.method import Method, Part
 
 if TYPE_CHECKING:
-    from .train import Trainer
+    from ..train import Trainer
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
