@@ -137,3 +137,18 @@ def test_balanced_batches_draw_each_subject_of_a_domain_equally_often(toys, size
     f = feed([c for i, d in enumerate(DOMAINS) for c in toys.cases(d, 4, seed=i)], batches="balanced", size=size)
     total = Counter(s for index in range(48) for s in f.batch(index).source.subject)
     assert max(total.values()) - min(total.values()) <= 1
+
+
+@pytest.mark.parametrize(("size", "source"), [((8, 8), (12, 11)), ((6, 6, 4), (8, 9, 4))])
+def test_a_larger_source_has_the_patch_in_its_middle(toys, size, source):
+    case = toys.cases("d0", 1, seed=0)[0]
+    for seed in range(6):
+        patch = cut(case, Patches(size, 0.5), ["d0"], seeded(seed))
+        wide = cut(case, Patches(size, 0.5, source=source), ["d0"], seeded(seed))
+        margins = [-(-(s - w) // 2) for s, w in zip(source, size, strict=True)]
+        middle = tuple(slice(m, m + w) for m, w in zip(margins, size, strict=True))
+        assert wide.image.shape[2:] == tuple(w + 2 * m for w, m in zip(size, margins, strict=True))
+        assert torch.equal(wide.image[(..., *middle)], patch.image)
+        assert torch.equal(wide.label[(..., *middle)], patch.label)
+        assert torch.equal(wide.extra["ignore"][(..., *middle)], patch.extra["ignore"])
+        assert torch.equal(wide.extra["centre"], patch.extra["centre"])
