@@ -69,7 +69,9 @@ class Manifest:
             entries = {}
         return cls(path, model, entries)
 
-    def entry(self, scan: Scan, output: str, probabilities: bool, overlap: float, flips: bool) -> dict[str, Any]:
+    def entry(
+        self, scan: Scan, output: str, probabilities: bool, overlap: float, flips: bool, batch: int
+    ) -> dict[str, Any]:
         """What is to be made of a scan, in the file `output`."""
         return {
             "scan": scan.name,
@@ -77,6 +79,8 @@ class Manifest:
             "model": self.model.hash,
             "overlap": overlap,
             "flips": flips,
+            # What adapts while predicting adapts to the windows that it is shown together.
+            "batch": batch if self.model.recipe is not None and self.model.recipe.test_time else None,
             "output": output,
             "probabilities": f"{scan.name}_probabilities.nii.gz" if probabilities else None,
             "status": "open",
@@ -92,7 +96,7 @@ class Manifest:
             return None
         before = self.entries.get(entry["output"], {})
         usual = {"flips": False}
-        if all(before.get(k, usual.get(k)) == entry[k] for k in ("images", "model", "overlap", "flips")):
+        if all(before.get(k, usual.get(k)) == entry[k] for k in ("images", "model", "overlap", "flips", "batch")):
             if extra is None or (before["probabilities"] and extra.exists()):
                 entry.update(status="done", seconds=before["seconds"], probabilities=before["probabilities"])
                 return Predicted(entry["scan"], output, extra)

@@ -95,7 +95,8 @@ def predict_scans(
         raise OptionError(f"the results would replace the scans themselves; choose another folder than {out}")
     manifest = Manifest.read(out, model)
     entries = [
-        manifest.entry(scan, name, probabilities, overlap, flips) for scan, name in zip(scans, names, strict=True)
+        manifest.entry(scan, name, probabilities, overlap, flips, batch)
+        for scan, name in zip(scans, names, strict=True)
     ]
     found = [manifest.known(entry, overwrite) for entry in entries]
     # Written before the first result: a result that is there and announced here is complete, even if this
