@@ -249,6 +249,10 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
     """
     folder = Path(folder)
     description = read_description(folder)
+    strangers = sorted(name for name in set(os.listdir(folder)) - {WEIGHTS, DESCRIPTION, CARD} if name[0] != ".")
+    if strangers:
+        # Nothing would read them; but what is handed on as a model should be one, and nothing else.
+        raise ModelError(f"{folder} holds files that are no part of a model ({_some(strangers)}); move them away")
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ModelError(f"{folder} has no {WEIGHTS}; {CURE}")

@@ -315,3 +315,12 @@ def test_a_saved_recipe_adapts_after_loading(tmp_path: Path, tiny: Any) -> None:
     with torch.no_grad():
         adapted, plain = model.task.scores(model.predict(samples)), method.eval()(samples)
     assert not torch.allclose(adapted, plain)
+
+
+@pytest.mark.parametrize("name", ["helper.py", "weights.pt", "notes"])
+def test_files_that_are_no_part_of_a_model_are_named(saved: Path, name: str) -> None:
+    (saved / ".DS_Store").write_text("")
+    load_model(saved)
+    (saved / name).write_text("import os")
+    with pytest.raises(ModelError, match=name):
+        load_model(saved)
