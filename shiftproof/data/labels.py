@@ -90,14 +90,7 @@ class LabelMap:
         Raises:
             LabelError: If the file is missing, no TOML, or says something that has no meaning.
         """
-        path = Path(path)
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise LabelError(f"{path} cannot be read ({error.strerror}); {HOW_TO_MAKE}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise LabelError(f"{path} is no valid TOML: {error}") from error
-        return cls.from_dict(table, str(path))
+        return cls.from_dict(read_toml(path), str(path))
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], name: str = "labels") -> LabelMap:
@@ -283,6 +276,22 @@ class LabelMap:
 
 
 HOW_TO_MAKE = "`shiftproof cohort import` writes one from the values that it finds"
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """The content of a `labels.toml`.
+
+    Raises:
+        LabelError: If the file is missing or no TOML.
+    """
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LabelError(f"{path} cannot be read ({error.strerror}); {HOW_TO_MAKE}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LabelError(f"{path} is no valid TOML: {error}") from error
+
 
 _UNKNOWN = 254
 _MOST = 250

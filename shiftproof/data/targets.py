@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from ..errors import LabelError
 from ..files import write_text
 from ..names import choose
-from .labels import HOW_TO_MAKE, LabelMap
+from .labels import LabelMap, read_toml
 
 TaskName = Literal["segmentation", "classification", "regression"]
 Kind = Literal["multi-class", "ordinal", "multi-label"]
@@ -174,14 +173,7 @@ def read_labels(path: Path | str) -> Labels:
     Raises:
         LabelError: If the file is missing, no TOML, or says something that has no meaning.
     """
-    path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LabelError(f"{path} cannot be read ({error.strerror}); {HOW_TO_MAKE}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise LabelError(f"{path} is no valid TOML: {error}") from error
-    return labels_from(table, str(path))
+    return labels_from(read_toml(path), str(path))
 
 
 def labels_from(table: Mapping[str, Any], name: str = "labels") -> Labels:
