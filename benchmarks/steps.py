@@ -39,6 +39,8 @@ class Plan:
 
     classes = ["background", "csf", "grey", "white"]
     channels = ["image"]
+    target = {"task": "segmentation", "kind": "multi-class"}
+    dimensions, patch, spacing_mm = 2, [64, 64], [1.0, 1.0]
 
 
 def batch(size: int, side: int, targets: bool, device: str) -> Batch:

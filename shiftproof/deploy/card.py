@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["card", "held_out_results", "rows_of_study", "write_card"]
 
+LARGEST = {"dice": 1.0, "surface dice": 1.0, "correct": 1.0, "brier": 2.0}
+"""Where a mean can lie, from 0 on; other metrics have no upper end."""
+
 KEPT = ("name", "domain_column", "held_out", "seeds", "cohort_hash", "tolerance_mm", "command", "versions")
 
 
@@ -103,7 +106,8 @@ def _results(rows: pd.DataFrame, metrics: Sequence[str], classes: Sequence[str])
     from ..statistics import interval, per_subject
 
     def measured(metric: str, structure: str | None = None) -> dict[str, Any]:
-        return _plain(interval(per_subject(rows, metric, structure=structure)["value"].to_numpy()))
+        values = per_subject(rows, metric, structure=structure)["value"].to_numpy()
+        return _plain(interval(values, within=(0.0, LARGEST.get(metric, math.inf))))
 
     def order(name: str) -> int:
         return list(classes).index(name) if name in classes else len(classes)
