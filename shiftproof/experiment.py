@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,6 +233,21 @@ def require_sound(recipe: Recipe, plan: Plan) -> None:
         choose(str(batches), ("mixed", "balanced", "one domain"), "value of sampling.batches")
     except (OptionError, TypeError, ValueError, RuntimeError) as error:
         raise OptionError(f'row "{recipe.name}": {error}') from error
+
+
+def require_batch(recipe: Recipe, trainer: Trainer, domains: Sequence[str]) -> None:
+    """What can be found wrong with a batch's size before any run.
+
+    Raises:
+        OptionError: If a batch has to hold every training domain and is smaller than their number.
+    """
+    batches = recipe.sampling.get("batches", catalogue.method(recipe.method).needs.batches)
+    size = int(recipe.training.get("batch", trainer.batch))
+    if batches == "balanced" and size < len(domains):
+        raise OptionError(
+            f'row "{recipe.name}": a batch of {size} cannot hold each of the {len(domains)} training domains, which '
+            f"{recipe.method} compares; use a batch of at least {len(domains)}"
+        )
 
 
 def identity(network: Mapping[str, Any]) -> dict[str, Any]:

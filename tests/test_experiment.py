@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 import torch
 
 from shiftproof.data.plan import Plan
 from shiftproof.data.sampling import Feed, Patches
-from shiftproof.experiment import source_of, transform_of
+from shiftproof.errors import OptionError
+from shiftproof.experiment import require_batch, source_of, transform_of
 from shiftproof.recipe import Recipe
+from shiftproof.train import Trainer
 
 PLAN = Plan(
     2, "LPS", (1.0, 1.0, None), ("image",), ("background", "disc", "ring"), {"image": {"scheme": "zscore"}}, (8, 8)
@@ -35,3 +38,13 @@ def test_patches_come_out_in_the_plans_size_and_with_less_unknown(toys):
             unknown.append(batch.extra["ignore"].float().mean())
         shares.append(float(torch.stack(unknown).mean()))
     assert shares[1] < shares[0]
+
+
+def test_a_batch_that_cannot_hold_every_domain_is_refused_before_any_run():
+    require_batch(Recipe("erm"), Trainer(batch=1), ["A", "B", "C"])
+    require_batch(Recipe("dann", method="dann"), Trainer(batch=3), ["A", "B", "C"])
+    with pytest.raises(OptionError, match='row "dann": a batch of 2 cannot hold each of the 3 training domains'):
+        require_batch(Recipe("dann", method="dann"), Trainer(batch=2), ["A", "B", "C"])
+    small = Recipe("dann", method="dann", training={"batch": 2})
+    with pytest.raises(OptionError, match="at least 3"):
+        require_batch(small, Trainer(batch=8), ["A", "B", "C"])

@@ -21,7 +21,7 @@ from ..data.store import Store
 from ..data.targets import Targets
 from ..errors import OptionError, RunError, SplitError
 from ..evaluate.answers import primary_of
-from ..experiment import prepare, require_sound
+from ..experiment import prepare, require_batch, require_sound
 from ..files import read_rows, replacing, write_json
 from ..recipe import Recipe
 from ..train import Trainer, device_of
@@ -157,6 +157,8 @@ def study(
         declared = dataclasses.replace(declared, primary=primary_of(first.target))
         for row in rows:
             require_sound(row, first)
+            for side in training:
+                require_batch(row, trainer, side.domains)
         declared.save(out)
     number = workers or (1 if device_of(trainer.device) == "cuda" else max(1, (os.cpu_count() or 1) // threads))
     preprocess(declared, table, out, workers=number, tell=tell)
