@@ -42,7 +42,7 @@ def train(
     workers: int = typer.Option(1, help="Processes for preprocessing."),
     tensorboard: bool = typer.Option(False, help="Write TensorBoard files."),
     processes: int = typer.Option(
-        None, help="Processes on this machine that share every batch, a GPU each; the weights are those of one."
+        None, help="Processes on this machine that share every batch, a GPU each; as one process, but for rounding."
     ),
     estimate: bool = typer.Option(False, "--estimate", help="Only tell memory and time, and train nothing."),
     json: bool = JSON,
