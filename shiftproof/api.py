@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .data.checks import check as check
     from .data.cohort import Cohort as Cohort
+    from .data.importers import import_cohort as import_cohort
     from .data.importers import import_folders as import_folders
     from .deploy.model import load_model as load_model
     from .deploy.predictor import predict as predict

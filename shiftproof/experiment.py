@@ -176,7 +176,7 @@ REACH = {2: 1.5, 3: 1.25}
 def source_of(recipe: Recipe, plan: Plan) -> tuple[int, ...] | None:
     """Size that is cut for augmentation to turn and shrink, so that few voxels come from beyond its border.
 
-    None where a patch is enough: without spatial changes, or where the patch holds the whole scan anyway.
+    None where a patch is enough: without spatial changes, and where a scan has one label and is shown whole.
     """
     if plan.task != "segmentation":
         return None
