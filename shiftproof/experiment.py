@@ -151,7 +151,7 @@ def prepare(
 
     For the reference "target-supervised" the caller gives a split whose training side is the held-out domain's.
     """
-    trainer = dataclasses.replace(trainer, **recipe.training)
+    trainer = dataclasses.replace(trainer, **recipe.training, seed=recipe.seed(trainer.seed))
     source = store.prepare(split.train, plan, workers=workers, progress=progress)
     held_back = store.prepare(split.validation, plan, workers=workers, progress=progress)
     target: list[Case] = []

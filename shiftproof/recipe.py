@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -24,6 +24,9 @@ PRESETS = ("none", "light", "strong")
 
 SMALL: dict[str, dict[str, Any]] = {"resnet": {"width": 0.25}}
 """Options of a task's network where a recipe names none: of a size that a laptop trains, as the U-Net's own are."""
+
+REPLICATE_SEEDS = 1000
+"""Distance between the seeds of two replicates; a study's own seeds lie below."""
 
 Role = Literal["row", "source-only", "target-supervised"]
 
@@ -46,6 +49,8 @@ class Recipe:
         target: Whether unlabelled images of the held-out domain are used (adaptation rather than generalisation).
         test_time: Name of an adaptation at prediction, `test_time_options` its options.
         role: "row", or a reference: "source-only" or "target-supervised".
+        replicate: The same recipe once more with other random numbers: 1, 2, ... train with seeds of their own. Rows
+            that differ in this alone show what chance does; see `replicated`.
     """
 
     name: str
@@ -62,8 +67,11 @@ class Recipe:
     test_time: str | None = None
     test_time_options: Mapping[str, Any] = field(default_factory=dict)
     role: Role = "row"
+    replicate: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.replicate < REPLICATE_SEEDS:
+            raise OptionError(f"replicate is a number from 0 to {REPLICATE_SEEDS - 1}, got {self.replicate}")
         choose(self.method, catalogue.METHODS, "method")
         choose(self.role, get_args(Role), "role of a row")
         choose(self.transforms, PRESETS, "preset of transforms")
@@ -102,7 +110,13 @@ class Recipe:
         known = {f.name: f for f in dataclasses.fields(cls)}
         for key, value in table.items():
             choose(key, known, "key of a row")
-            kinds = {"str": str, "bool": bool, "str | None": (str, type(None)), "Mapping[str, Any]": Mapping}
+            kinds = {
+                "str": str,
+                "bool": bool,
+                "int": int,
+                "str | None": (str, type(None)),
+                "Mapping[str, Any]": Mapping,
+            }
             kind = kinds.get(str(known[key].type), str)
             if not isinstance(value, kind):  # type: ignore[arg-type]
                 raise OptionError(f"row key {key} expects {known[key].type}, got {value!r}")
@@ -112,6 +126,8 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         found = dataclasses.asdict(self)
+        if not self.replicate:  # what identifies a run is older than replicates
+            found.pop("replicate")
         return {key: dict(value) if isinstance(value, Mapping) else value for key, value in found.items()}
 
     def training_key(self) -> str:
@@ -125,6 +141,10 @@ class Recipe:
         table["role"] = "target" if self.role == "target-supervised" else "row"
         return hashlib.sha256(json.dumps(table, sort_keys=True, default=list).encode()).hexdigest()[:12]
 
+    def seed(self, seed: int) -> int:
+        """Seed of training where the study's is `seed`."""
+        return seed + REPLICATE_SEEDS * self.replicate
+
     def setting_words(self) -> str:
         """What the row was allowed to see, for tables."""
         if self.role == "target-supervised":
@@ -132,6 +152,20 @@ class Recipe:
         if self.target:
             return "adaptation: unlabelled images of the held-out domain"
         return "generalisation: held-out domain unseen" + (", adapts while predicting" if self.test_time else "")
+
+
+def replicated(rows: Sequence[Recipe], times: int) -> list[Recipe]:
+    """Each row `times` times under names of their own, "NAME #1" onwards, equal but for the seeds of training.
+
+    A study of these alone is a null study: whatever difference it shows is chance, and no winner may be marked.
+    """
+    if times < 1:
+        raise OptionError(f"replicates must be at least 1, got {times}")
+    return [
+        dataclasses.replace(row, name=f"{row.name} #{i + 1}", replicate=row.replicate + i)
+        for row in rows
+        for i in range(times)
+    ]
 
 
 def mirror_axes(recipe: Recipe, dimensions: int) -> tuple[int, ...]:

@@ -82,7 +82,7 @@ def segment(
     """As `label_of`, with the probability of each class on request: a byte a voxel and class."""
     prepared = preprocess(images_of(model, images), None, model.plan)
     geometry, task, plan = prepared.geometry, model.task, model.plan
-    score = mirrored(_score(model), model.mirror_axes) if flips else _score(model)
+    score = mirrored(scores_by(model), model.mirror_axes) if flips else scores_by(model)
     several = plan.target.get("kind") == "multi-label"
     number = task.outputs
     image = torch.from_numpy(prepared.image)
@@ -126,7 +126,9 @@ def images_of(model: Model, images: Mapping[str, Path | sitk.Image | None]) -> d
     return {c: read_image(given) if isinstance(given, str | Path) else given for c, given in images.items()}
 
 
-def _score(model: Model) -> Callable[[Samples], Tensor]:
+def scores_by(model: Model) -> Callable[[Samples], Tensor]:
+    """What windows are scored by; raises ModelError for scores that are not finite."""
+
     @torch.no_grad()
     def score(samples: Samples) -> Tensor:
         scores = model.task.scores(model.predict(samples.to(model.device)))
