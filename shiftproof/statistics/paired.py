@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from ..errors import OptionError
+from .clusters import table
 from .intervals import RESAMPLES, constant, interval
+from .signs import Zeros, check_zeros, sign_flip_p, sign_p, signed_rank_p, t_p
 
 Test = Literal["auto", "permutation", "wilcoxon", "t", "sign"]
 
-EXACT_FLIPS = 20  # non-zero differences up to which all 2^n signs are enumerated
-EXACT_RANKS = 500  # above, the normal approximation is right to three digits
+PAIRS_HELD = 2000  # differences up to which all their pairs are held at once, 32 MB
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Comparison:
 
     `low` and `high` are the interval of the mean difference. `d_z` is the mean difference in
     units of its standard deviation, `small_sample_d_z` the same without its upward bias in
-    small samples. `rank_biserial` lies between -1 and 1. NaN where a number does not exist.
+    small samples. `rank_biserial` lies between -1 and 1. NaN where a number does not exist; `reason`
+    then says why in one line, and is empty where all is well.
     """
 
     n: int
@@ -44,6 +46,7 @@ class Comparison:
     rank_biserial: float
     median_difference: float
     interval: str
+    reason: str = ""
 
     @property
     def small_sample_d_z(self) -> float:
@@ -59,33 +62,43 @@ def paired(
     b: ArrayLike,
     *,
     test: Test = "auto",
+    subjects: ArrayLike | None = None,
+    zeros: Zeros = "drop",
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
     """Compare two scores of the same subjects, in the same order.
 
-    A subject whose score is NaN in either is left out of both.
+    A subject whose score is NaN in either is left out of both. Too few subjects, ties only and the
+    like do not raise: the numbers that they leave open are NaN, and `reason` says so.
 
     Args:
         a: (N,) one score a subject, seeds already averaged.
         b: (N,) likewise.
         test: "auto" and "permutation" flip signs (exact up to 20 subjects); "wilcoxon" ranks
-            without the zeros, "t" and "sign" are what they are called. All are two-sided.
+            them, "t" and "sign" are what they are called. All are two-sided.
+        subjects: (N,) whose each pair of scores is, where a subject has several (lesions, slices, scans):
+            they are averaged first, so that a subject's values change sign together and `n` counts subjects.
+        zeros: What "wilcoxon" does with equal scores: "drop" leaves them out before ranking, "pratt" ranks
+            them as well and then leaves their ranks out.
         level: Coverage of the interval of the mean difference.
         resamples: Of the sign flips and of the bootstrap, where they are drawn.
         seed: Of those draws.
 
     Raises:
-        OptionError: For an unknown test, or scores of different length.
+        OptionError: For an unknown test or way with zeros, or scores of different length.
     """
     if test not in get_args(Test):
         raise OptionError(f"unknown test {test!r}, expected one of {', '.join(get_args(Test))}")
+    check_zeros(zeros)
     first, second = np.asarray(a, dtype=float).ravel(), np.asarray(b, dtype=float).ravel()
     if len(first) != len(second):
         raise OptionError(f"a paired test needs both scores of each subject, got {len(first)} and {len(second)}")
     both = np.isfinite(first) & np.isfinite(second)
     first, second = first[both], second[both]
+    if subjects is not None:
+        first, second = (by_subject(s, np.asarray(subjects).ravel(), both) for s in (first, second))
     difference = tidy(first - second)
     n = len(difference)
     around = interval(difference, level=level, resamples=resamples, seed=seed)
@@ -94,7 +107,7 @@ def paired(
         test = "permutation"
     p = {
         "permutation": lambda: sign_flip_p(difference, resamples=resamples, seed=seed),
-        "wilcoxon": lambda: signed_rank_p(difference),
+        "wilcoxon": lambda: signed_rank_p(difference, zeros=zeros),
         "t": lambda: t_p(difference),
         "sign": lambda: sign_p(difference),
     }[test]()
@@ -115,81 +128,31 @@ def paired(
         rank_biserial=rank_biserial(difference),
         median_difference=float(np.median(difference)) if n else math.nan,
         interval=around.method,
+        reason=reason(difference, len(both), test),
     )
 
 
-def sign_flip_p(difference: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """P of the mean if each subject's difference could as well have had the other sign.
-
-    All 2^n signs up to 20 differences other than 0, else `resamples` draws with the observed
-    one counted among them, so that no drawn p is ever 0.
-    """
-    difference = np.asarray(difference, dtype=float)
-    if not len(difference):
-        return math.nan
-    moved = difference[difference != 0]  # the sign of a zero changes nothing
-    observed = abs(moved.sum())
-    # A sum that equals the observed one in exact arithmetic must count whatever its rounding.
-    least = observed - 1e-9 * np.abs(moved).sum()
-    if len(moved) <= EXACT_FLIPS:
-        sums = np.zeros(1)
-        for d in moved:
-            sums = np.concatenate([sums + d, sums - d])
-        return float((np.abs(sums) >= least).mean())
-    random = np.random.default_rng(seed)
-    extreme, left = 0, resamples
-    while left:  # in blocks, so that memory does not grow with the cohort
-        block = min(left, max(1, 4_000_000 // len(moved)))
-        signs = random.integers(0, 2, (block, len(moved)), dtype=np.int8) * 2 - 1
-        extreme += int((np.abs(signs @ moved) >= least).sum())
-        left -= block
-    return (1 + extreme) / (1 + resamples)
+def by_subject(scores: np.ndarray, subjects: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """(S,) mean of each subject's scores, where `both` says which of the lines have them."""
+    if len(subjects) != len(both):
+        raise OptionError(f"each pair of scores needs its subject, got {len(both)} pairs and {len(subjects)} subjects")
+    return table(scores, subjects[both]).groupby("subject", sort=True)["value"].mean().to_numpy()
 
 
-def signed_rank_p(difference: ArrayLike) -> float:
-    """P of the Wilcoxon signed-rank test: zeros dropped, mid-ranks for ties.
-
-    Exact with ties up to 500 differences (the distribution of the ranks that are there, not of
-    1 to n), above by the normal approximation with its tie correction.
-    """
-    difference = np.asarray(difference, dtype=float)
-    if not len(difference):
-        return math.nan
-    moved = difference[difference != 0]
-    ranks = stats.rankdata(np.abs(moved))
-    n, positive = len(moved), float(ranks[moved > 0].sum())
-    if n == 0:
-        return 1.0
-    if n > EXACT_RANKS:
-        z = (positive - ranks.sum() / 2) / math.sqrt(float((ranks**2).sum()) / 4)
-        return float(2 * stats.norm.sf(abs(z)))
-    doubled = np.rint(2 * ranks).astype(int)  # mid-ranks are halves: twice them are whole
-    probability = np.zeros(doubled.sum() + 1)  # of each value of 2 T+
-    probability[0] = 1.0
-    for rank in doubled:
-        shifted = np.zeros_like(probability)
-        shifted[rank:] = probability[: len(probability) - rank]
-        probability = (probability + shifted) / 2
-    at = round(2 * positive)
-    return float(min(1.0, 2 * min(probability[: at + 1].sum(), probability[at:].sum())))
-
-
-def sign_p(difference: ArrayLike) -> float:
-    """P of the sign test: how often wins and losses would be at least this unequal."""
-    difference = np.asarray(difference, dtype=float)
-    if not len(difference):
-        return math.nan
-    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
-    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-
-
-def t_p(difference: np.ndarray) -> float:
-    """P of the paired t-test; NaN for one subject or for differences without spread."""
+def reason(difference: np.ndarray, given: int, test: str) -> str:
+    """What these differences cannot tell, in one line; empty where they tell all."""
     n = len(difference)
-    if n < 2 or constant(difference):
-        return math.nan
-    t = difference.mean() / (difference.std(ddof=1) / math.sqrt(n))
-    return float(2 * stats.t.sf(abs(t), n - 1))
+    if not n:
+        return f"none of {given} subjects has both scores" if given else "there are no subjects"
+    if n == 1:
+        return "one subject has both scores: an interval and a test take at least 2"
+    if not difference.any():
+        return f"the scores of all {n} subjects tie: there is no difference to test"
+    if constant(difference):
+        return f"all {n} differences are {difference[0]:+.4g}: without spread " + (
+            "a t-test has no p" if test == "t" else "the interval has no width"
+        )
+    return ""
 
 
 def rank_biserial(difference: np.ndarray) -> float:
@@ -205,8 +168,30 @@ def hodges_lehmann(difference: np.ndarray) -> float:
     """Median of the means of all pairs, each subject with itself included."""
     if not len(difference):
         return math.nan
+    if len(difference) > PAIRS_HELD:
+        return hodges_lehmann_of_many(difference)
     first, second = np.triu_indices(len(difference))
     return float(np.median(difference[first] + difference[second]) / 2)
+
+
+def hodges_lehmann_of_many(difference: np.ndarray) -> float:
+    """The same by bisection on its value: pairs with a sum of at most 2 x are counted, not held."""
+    ordered = np.sort(difference)
+    n = len(ordered)
+    pairs = n * (n + 1) // 2
+
+    def at_most(middle: float) -> int:
+        partners = np.searchsorted(ordered, 2 * middle - ordered, side="right")  # of each, itself perhaps among them
+        return int(partners.sum() + (ordered <= middle).sum()) // 2
+
+    def place(rank: int) -> float:
+        low, high = float(ordered[0]), float(ordered[-1])
+        while high - low > 1e-12 * max(1.0, abs(low), abs(high)):
+            middle = (low + high) / 2
+            low, high = (low, middle) if at_most(middle) >= rank else (middle, high)
+        return high
+
+    return (place((pairs + 1) // 2) + place(pairs // 2 + 1)) / 2
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
