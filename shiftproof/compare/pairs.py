@@ -1,0 +1,142 @@
+"""Methods against each other on the subjects that they share: numbers and a verdict for each pair."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..statistics import (
+    Equivalence,
+    correct,
+    equivalence,
+    interval,
+    paired,
+    smallest_detectable,
+    subjects_needed,
+    unpaired,
+)
+from ..statistics.exaggeration import exaggeration
+from ..statistics.intervals import RESAMPLES, IntervalMethod
+from ..statistics.paired import tidy
+from .question import Question
+from .reading import Scores
+
+Found = dict[str, Any]
+
+MOST_FLIPS = 5_000_000_000  # signs to draw in all, some minutes; above, t-tests, which many subjects allow
+PATIENCE = 3.0  # seconds without a word
+TAIL = 20  # bootstrap samples beyond each end of an interval, at least
+
+
+def compared(
+    scores: Scores, question: Question, means: dict[str, float], progress: Callable[[int, int], None] | None = None
+) -> list[Found]:
+    """Each pair of the family with its numbers, corrected for how many pairs there are.
+
+    A pair is written with the better mean first, or with the reference second.
+
+    Args:
+        scores: As read.
+        question: As asked.
+        means: Of each method.
+        progress: Called with pairs done and their number, once it takes long enough to wonder.
+    """
+    members = family(scores.methods, question, means)
+    found, started = [], time.monotonic()
+    for a, b in members:
+        found.append(pair(scores.cells, a, b, question, len(members)))
+        if progress is not None and time.monotonic() - started > PATIENCE:
+            progress(len(found), len(members))
+    for kind in ("p", "p_equivalent", "p_no_worse"):
+        for one, p in zip(found, correct([f[kind] for f in found], question.rule), strict=True):
+            one[f"{kind}_corrected"] = float(p)
+    return [f | {"verdict": verdict(f, question)} for f in found]
+
+
+def family(methods: list[str], question: Question, means: dict[str, float]) -> list[tuple[str, str]]:
+    if question.reference is not None:
+        return [(m, question.reference) for m in methods if m != question.reference]
+    sign = -1 if question.metric.higher_is_better else 1
+    ordered = sorted(methods, key=lambda m: sign * means[m] if math.isfinite(means[m]) else math.inf)
+    return [(a, b) for i, a in enumerate(ordered) for b in ordered[i + 1 :]]
+
+
+def pair(cells: pd.DataFrame, a: str, b: str, question: Question, family_size: int) -> Found:
+    """Everything that is known of one pair, before correction."""
+    first, second = shared(cells, a, b)
+    n = len(first)
+    resamples = max(RESAMPLES, math.ceil(2 * TAIL * family_size / question.level))
+    test = "t" if n * resamples * family_size > MOST_FLIPS else "auto"
+    level = 1 - question.level
+    c = paired(first, second, test=test, level=level, resamples=RESAMPLES if n <= 20 else resamples, seed=question.seed)  # type: ignore[arg-type]
+    strict = 1 - question.level / family_size
+    around = interval(tidy(first - second), level=strict, method=kind(n, strict), seed=question.seed)
+    same = equivalence(first, second, margin=question.margin, level=question.level) if question.margin else None
+    truth = question.margin or c.mean_difference
+    return {
+        "a": a,
+        "b": b,
+        "family_size": family_size,
+        **dataclasses.asdict(c),
+        "reason": "no subject has both scores" if not n else c.reason,
+        "low_corrected": around.low,
+        "high_corrected": around.high,
+        "level_corrected": strict,
+        "equivalence": dataclasses.asdict(same) if same else None,
+        "p_equivalent": same.p if same else math.nan,
+        "p_no_worse": no_worse_p(same, question),
+        "detectable": smallest_detectable(c.sd, n, level=question.level),
+        "detectable_corrected": smallest_detectable(c.sd, n, level=question.level / family_size),
+        "needed": subjects_needed(c.mean_difference, c.sd, level=question.level),
+        "exaggeration": dataclasses.asdict(exaggeration(truth, c.sd, n, level=question.level)) | {"difference": truth},
+        "unpaired": dataclasses.asdict(apart(cells, a, b, question)) if not n else None,
+    }
+
+
+def no_worse_p(same: Equivalence | None, question: Question) -> float:
+    """One-sided p of "the first is worse than the second by the margin or more"."""
+    if same is None:
+        return math.nan
+    return same.p_lower if question.metric.higher_is_better else same.p_upper
+
+
+def shared(cells: pd.DataFrame, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the subjects that both have, in the same domains, one a subject."""
+    both = cells[[a, b]].dropna().groupby(level="subject").mean()
+    return both[a].to_numpy(), both[b].to_numpy()
+
+
+def apart(cells: pd.DataFrame, a: str, b: str, question: Question) -> Any:
+    """The comparison that is left where two methods share no subject."""
+    sides = [cells[m].dropna().groupby(level="subject").mean().to_numpy() for m in (a, b)]
+    return unpaired(*sides, level=1 - question.level, seed=question.seed)
+
+
+def kind(n: int, level: float) -> IntervalMethod:
+    """ "auto", unless the bootstrap would have to read its ends off a handful of samples."""
+    return "auto" if RESAMPLES * (1 - level) / 2 >= TAIL and n <= 5000 else "t"
+
+
+def verdict(f: Found, question: Question) -> str:
+    """What may be said of a pair: the rule of the report of a study.
+
+    "better" takes a corrected p below the level and an interval at the corrected level that lies beyond 0 and, where
+    there is one, beyond the margin. "equivalent" takes both one-sided tests against the margin, corrected likewise.
+    """
+    if not math.isfinite(f["p_corrected"]) or not math.isfinite(f["low_corrected"]):
+        return "not tested"
+    beyond = f["low_corrected"] > question.margin or f["high_corrected"] < -question.margin
+    if f["p_corrected"] < question.level and beyond:
+        return "better" if (f["mean_difference"] > 0) == question.metric.higher_is_better else "worse"
+    return "equivalent" if f["p_equivalent_corrected"] < question.level else "no reliable difference"
+
+
+def beyond_reach(f: Found, question: Question) -> bool:
+    """Whether not even the largest difference could be called reliable with so few subjects."""
+    return f["n"] < 2 or (f["test"] == "permutation" and f["family_size"] * 2 / 2 ** f["n"] >= question.level)
