@@ -19,7 +19,7 @@ from shiftproof.data.plan import Plan
 from shiftproof.data.samples import Samples
 from shiftproof.deploy.model import Model, save_model
 from shiftproof.errors import CohortError, GeometryError, LabelError, ModelError, OptionError
-from shiftproof.evaluate import COLUMNS, Failure, evaluate, rows_of
+from shiftproof.evaluate import COLUMNS, Failure, Size, evaluate, rows_of
 from shiftproof.methods.method import Setting
 from shiftproof.recipe import Recipe, build
 from shiftproof.report import evaluation_report
@@ -197,6 +197,88 @@ def test_the_tolerance_is_that_of_the_surface_dice(cohort: Cohort) -> None:
     assert value(wide, "A-1", "core", "surface dice") == 1
 
 
+def test_tolerances_differ_by_structure(cohort: Cohort) -> None:
+    moved = np.roll(TRUE, 1, axis=0)
+    rows = rows_of(lambda row: image(moved), cohort, tolerance_mm={"core": 0.5})
+    assert value(rows, "A-1", "core", "surface dice") < 1
+    assert value(rows, "A-1", "rim", "surface dice") == 1  # at the default
+
+
+def two_cores() -> np.ndarray:
+    """A second component of the core, which `TRUE` lacks."""
+    more = TRUE.copy()
+    more[2:4, 8:10, 8:10] = 1
+    return more
+
+
+def test_lesions_are_counted_in_the_structures_that_are_named(cohort: Cohort) -> None:
+    rows = rows_of(lambda row: image(two_cores()), cohort, lesions=["core"])
+    for subject in ("A-1", "B-1", "C-1"):
+        assert value(rows, subject, "core", "lesion precision") == 0.5
+        assert value(rows, subject, "core", "false lesions") == 1
+        assert value(rows, subject, "core", "lesion sensitivity") == 1
+        assert value(rows, subject, "core", "panoptic quality") == pytest.approx(1 / 1.5)
+    assert set(rows[rows["metric"].str.contains("lesion")]["structure"]) == {"core"}
+    large = rows_of(lambda row: image(two_cores()), cohort, lesions=["core"], smallest_lesion_ml=0.1)
+    assert value(large, "A-1", "core", "false lesions") == 0  # 8 voxels of 6 mm^3
+
+
+def test_what_is_not_asked_for_does_not_change(cohort: Cohort) -> None:
+    plain = rows_of(lambda row: image(two_cores()), cohort)
+    more = rows_of(lambda row: image(two_cores()), cohort, lesions=["core"], also=["boundary iou", "masd mm"])
+    kept = more[more["metric"].isin(plain["metric"].unique())].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, plain)
+
+
+def test_lesions_of_overlapping_structures_are_their_own(tmp_path: Path) -> None:
+    whole, core = box((1, 11), (1, 10), (1, 9)), box((2, 4), (2, 4), (2, 4)) + box((7, 9), (2, 4), (2, 4))
+    write(tmp_path / "l.nii.gz", np.where(core > 0, 2, whole).astype(np.uint8))
+    (tmp_path / "table.csv").write_text("subject,image,label,site\na,l.nii.gz,l.nii.gz,A\n")
+    (tmp_path / "labels.toml").write_text(
+        'classes = ["background", "whole", "core"]\nkind = "multi-label"\n[default]\nwhole = [1, 2]\ncore = 2\n'
+    )
+    found = whole + 2 * box((2, 4), (2, 4), (2, 4))  # a bit for each structure
+    sizes: list[Size] = []
+    rows = rows_of(lambda row: image(found), Cohort.read(tmp_path), lesions=["core"], sizes=sizes)
+    assert value(rows, "a", "core", "lesion sensitivity") == 0.5
+    assert value(rows, "a", "whole") == 1
+    assert "lesion f1" not in set(rows[rows["structure"] == "whole"]["metric"])
+    assert [(s.structure, s.voxels, s.small) for s in sizes] == [("whole", 720, False), ("core", 16, True)]
+
+
+def test_sizes_are_those_of_the_labels_and_come_in_order(cohort: Cohort) -> None:
+    sizes: list[Size] = []
+    rows_of(lambda row: None, cohort, sizes=sizes, workers=3, tolerance_mm={"core": 9.0})
+    assert [(s.subject, s.structure, s.voxels) for s in sizes] == [
+        ("A-1", "core", 64), ("A-1", "rim", 72), ("B-1", "core", 64), ("B-1", "rim", 72), ("C-1", "core", 64),
+    ]  # fmt: skip
+    assert all(s.small and s.below == 125 for s in sizes)
+    # 64 voxels of 6 mm^3 are a ball of radius 4.5 mm; the rim has the default tolerance.
+    assert [s.wide for s in sizes] == [s.structure == "core" for s in sizes]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lesions": ["tumour"]}, 'no structure "tumour"'),
+        ({"also": ["dice2"]}, 'no further metric "dice2"'),
+        ({"tolerance_mm": {"liver": 1.0}}, 'no structure "liver"'),
+        ({"tolerance_mm": -1.0}, "0 or more"),
+        ({"smallest_lesion_ml": math.nan}, "volume in ml"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_predicted(
+    options: dict[str, Any], words: str, cohort: Cohort, tmp_path: Path
+) -> None:
+    def label_of(row: Row) -> None:
+        raise AssertionError("predicted in vain")
+
+    with pytest.raises(OptionError, match=words):
+        rows_of(label_of, cohort, **options)
+    with pytest.raises(OptionError, match=words):
+        evaluate(cohort, predictions=tmp_path / "none", **options)
+
+
 def test_nothing_labelled_is_an_error(cohort: Cohort) -> None:
     with pytest.raises(CohortError, match="no labelled scan"):
         rows_of(lambda row: image(TRUE), cohort.without_labels())
@@ -234,6 +316,26 @@ def test_a_folder_of_predictions_is_scored_and_reported(cohort: Cohort, tmp_path
     page = evaluation_report(tmp_path / "out").read_text(encoding="utf-8")
     assert "0.75" in page
     assert "<html" in page
+
+
+def test_lesions_tolerances_and_small_structures_are_told_with_the_scores(cohort: Cohort, tmp_path: Path) -> None:
+    folder = predictions(tmp_path / "p", A1=two_cores(), B1=TRUE, C1=CORE)
+    found = evaluate(
+        cohort, predictions=folder, out=tmp_path / "out", lesions=["core"], also=["boundary iou"],
+        tolerance_mm={"core": 9.0},
+    )  # fmt: skip
+    facts = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert facts["tolerance_mm"] == {"core": 9.0}
+    assert (facts["lesions"], facts["also"], facts["smallest_lesion_ml"]) == (["core"], ["boundary iou"], 0)
+    assert facts["notes"] == found.facts["notes"]
+    assert [n.split(";")[0] for n in facts["notes"]] == [
+        "core: fewer than 125 voxels in 3 of 3 scans that have it",
+        "core: the tolerance of 9 mm reaches across it in 3 of 3 scans that have it",
+        "rim: fewer than 125 voxels in 2 of 2 scans that have it",
+    ]
+    page = evaluation_report(tmp_path / "out").read_text(encoding="utf-8")
+    assert "lesion F1" in page
+    assert "false lesions (per scan)" in page
 
 
 def test_a_missing_prediction_is_reported_or_counts_as_missed(cohort: Cohort, tmp_path: Path) -> None:

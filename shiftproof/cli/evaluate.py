@@ -23,13 +23,19 @@ def evaluate(
     ),
     out: Path = typer.Option(None, help="Folder for rows and report; evaluation beside the cohort by default."),
     domain: str = o.DOMAIN,
-    tolerance_mm: float = typer.Option(2.0, help="Tolerance of the surface Dice."),
+    tolerance_mm: str = typer.Option("2", help="Tolerance of the surface Dice in mm: 2, or lesion=1,liver=3."),
+    lesions: str = typer.Option(
+        None, help="Structures whose lesions are counted one by one, with commas; see `shiftproof metrics`."
+    ),
+    smallest_lesion_ml: float = typer.Option(0.0, help="Volume below which a lesion does not count."),
+    also: str = typer.Option(None, help="Further metrics, with commas: masd mm, boundary iou, cldice."),
     device: str = o.DEVICE,
     json: bool = JSON,
 ) -> None:
     """Score a model or a folder of predictions on a labelled cohort, by domain."""
     from ..data.cohort import Cohort
     from ..evaluate import evaluate as run
+    from ..metrics.rules import read_tolerance
     from ..report import evaluation_report
     from .outcome import print_outcome
     from .show import bar, tell
@@ -40,9 +46,12 @@ def evaluate(
         found = run(
             Cohort.read(table, domain=domain), model=model, predictions=predictions, plan=plan, values=values,  # type: ignore[arg-type]  # checked there
             missing=missing,  # type: ignore[arg-type]
-            out=folder, tolerance_mm=tolerance_mm, device=device, progress=update,
+            out=folder, tolerance_mm=read_tolerance(tolerance_mm), lesions=o.names(lesions) or [],
+            smallest_lesion_ml=smallest_lesion_ml, also=o.names(also) or [], device=device, progress=update,
         )  # fmt: skip
     evaluation_report(folder)
     for failure in found.failures:
         tell(f"not scored: {failure.subject}: {failure.message}")
+    for note in found.facts.get("notes", []):
+        tell(note)
     print_outcome(folder, json=json)

@@ -25,13 +25,14 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(strict(value), indent=1, ensure_ascii=False, allow_nan=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> None:
+    """Rows under a title: the first column to the left, the others, numbers unless `words`, to the right."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if i == 0 or words else "right", overflow="fold")
     for row in rows:
         table.add_row(*[str(cell) for cell in row])
     console = Console()

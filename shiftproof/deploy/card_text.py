@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..metrics.rules import tolerance_words
+
 METRICS = {"dice": ("Dice", 3), "surface dice": ("surface Dice", 3), "hd95 mm": ("HD95 in mm", 1)}
 """Metrics of the table of held-out domains, with titles and digits."""
 
@@ -109,7 +111,7 @@ def _held_out(information: Facts, plan: Facts) -> list[str]:
         [name, *(_interval(found["structures"].get(s), digits_of) for s in every["structures"])]
         for name, found in measured.items()
     ]
-    surface = f" Surface Dice is at {tolerance:g} mm." if tolerance and metrics is METRICS else ""
+    surface = f" Surface Dice is at {tolerance_words(tolerance)}." if tolerance and metrics is METRICS else ""
     by = {"segmentation": "structure", "classification": "class"}.get(_task(plan), "number")
     return [
         f"Held out in turn: {domain} {_listed(list(results['by_domain']))}. Each time the same recipe was trained "

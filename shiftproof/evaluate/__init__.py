@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from .answers import ANSWERS, rows_of_answers
-from .rows import COLUMNS, Failure, rows_of, scores
+from .rows import COLUMNS, Failure, Scoring, rows_of, scores
 from .run import Evaluation, evaluate
+from .sizes import Size
 
-__all__ = ["ANSWERS", "COLUMNS", "Evaluation", "Failure", "evaluate", "rows_of", "rows_of_answers", "scores"]
+__all__ = [
+    "ANSWERS",
+    "COLUMNS",
+    "Evaluation",
+    "Failure",
+    "Scoring",
+    "Size",
+    "evaluate",
+    "rows_of",
+    "rows_of_answers",
+    "scores",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from ..data.images import array_of, compare_geometry, read_image
 from ..data.labels import IGNORE, LabelMap, whole_numbers
 from ..deploy.manifest import kind_of
 from ..errors import CohortError, GeometryError, LabelError, ShiftproofError
-from ..metrics.segmentation import measure
+from ..metrics.rules import TOLERANCE_MM, Tolerance, tolerance_of
+from ..metrics.segmentation import check_asked, measure
+from .sizes import Size, sizes_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,13 +51,34 @@ class Failure:
     message: str
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """What is measured of a segmentation, see `metrics.segmentation.measure`.
+
+    Args:
+        tolerance_mm: Of the surface Dice, one or by structure.
+        lesions: Structures whose components are counted one by one.
+        smallest_lesion_ml: Volume below which a component does not count.
+        also: Further metrics.
+    """
+
+    tolerance_mm: Tolerance = TOLERANCE_MM
+    lesions: Sequence[str] = ()
+    smallest_lesion_ml: float = 0.0
+    also: Sequence[str] = ()
+
+
 def rows_of(
     label_of: LabelOf,
     cohort: Cohort,
     *,
-    tolerance_mm: float = 2.0,
+    tolerance_mm: Tolerance = TOLERANCE_MM,
+    lesions: Sequence[str] = (),
+    smallest_lesion_ml: float = 0.0,
+    also: Sequence[str] = (),
     values: Values = "indices",
     failures: list[Failure] | None = None,
+    sizes: list[Size] | None = None,
     workers: int = 1,
     progress: Update | None = None,
 ) -> pd.DataFrame:
@@ -66,10 +90,14 @@ def rows_of(
     Args:
         label_of: Called once for each scan, in order, from this thread.
         cohort: With labels and their meaning; unlabelled scans are passed over.
-        tolerance_mm: Of the surface Dice.
+        tolerance_mm: Of the surface Dice; by structure where they differ.
+        lesions: Structures whose components are counted one by one: "lesion f1" and its like.
+        smallest_lesion_ml: Volume below which a component does not count.
+        also: Further metrics by name, such as "boundary iou".
         values: What predictions hold: "indices" of the cohort's classes, or the values that the "cohort"
             itself has in the labels of the scan's domain.
         failures: Where scans that cannot be scored are listed; None raises the first error.
+        sizes: Where the size of each labelled structure of the scored scans is listed, if it is asked for.
         workers: Threads that measure, while further predictions are made.
         progress: Called with scans done, scans in total and the subject that is next.
 
@@ -79,6 +107,7 @@ def rows_of(
     Raises:
         GeometryError: If a prediction does not share its label's grid, and by how much it is off.
         LabelError: If a value of a prediction or a label has no meaning.
+        OptionError: If a structure or metric is unknown, or a tolerance is no distance.
     """
     import pandas as pd
 
@@ -87,10 +116,13 @@ def rows_of(
     rows = [row for row in cohort.rows() if row.label is not None]
     if not isinstance(labels, LabelMap) or not rows:
         raise CohortError(f"{cohort.root} has no labelled scan to score against; fill the table's label column")
+    check_asked(classes[1:], tolerance_mm, lesions, smallest_lesion_ml, also)
+    scoring = Scoring(tolerance_mm, lesions, smallest_lesion_ml, also)
 
-    def scored(row: Row, predicted: sitk.Image | Path | None) -> list[dict[str, Any]]:
-        found = scores(row, predicted, labels, classes, tolerance_mm, values)
-        return [{"subject": row.subject, "domain": row.domain, **line} for line in found]
+    def scored(row: Row, predicted: sitk.Image | Path | None) -> tuple[list[dict[str, Any]], list[Size]]:
+        seen: list[Size] = []
+        found = scores(row, predicted, labels, classes, scoring, values, seen)
+        return [{"subject": row.subject, "domain": row.domain, **line} for line in found], seen
 
     lines: list[dict[str, Any]] = []
     with ThreadPoolExecutor(workers) as threads:
@@ -99,7 +131,10 @@ def rows_of(
             if progress is not None:
                 progress(done, len(rows), row.subject)
             try:
-                lines += result.result()
+                found, seen = result.result()
+                lines += found
+                if sizes is not None:
+                    sizes += seen
             except ShiftproofError as error:
                 if failures is None:
                     raise
@@ -137,10 +172,11 @@ def scores(
     predicted: sitk.Image | Path | None,
     labels: LabelMap,
     classes: Sequence[str],
-    tolerance_mm: float,
+    scoring: Scoring,
     values: Values,
+    sizes: list[Size],
 ) -> list[Any]:
-    """The rows of one scan, without its name."""
+    """The rows of one scan, without its name; `sizes` gets those of its structures."""
     assert row.label is not None
     image = read_image(row.label)
     label = labels.encode(array_of(image), row.domain, name=str(row.label))
@@ -158,16 +194,18 @@ def scores(
         read = _codes if labels.kind == "multi-label" else _indices
         prediction = read(array_of(other), name, row.domain, labels, classes, values)
     known = label != IGNORE
+    spacing_mm = image.GetSpacing()
+    sizes += sizes_of(label, labels, spacing_mm, scoring.tolerance_mm, subject=row.subject, domain=row.domain)
     if labels.kind == "multi-label":
-        return _overlapping(prediction, label, row, labels, image.GetSpacing(), tolerance_mm)
+        return _overlapping(prediction, label, row, labels, spacing_mm, scoring)
     return measure(
         prediction,
         np.where(known, label, 0),
         classes=classes,
-        spacing_mm=image.GetSpacing(),
+        spacing_mm=spacing_mm,
         annotated=labels.annotated(row.domain),
         ignore=None if known.all() else ~known,
-        tolerance_mm=tolerance_mm,
+        **vars(scoring),
     )
 
 
@@ -177,7 +215,7 @@ def _overlapping(
     row: Row,
     labels: LabelMap,
     spacing_mm: Sequence[float],
-    tolerance_mm: float,
+    scoring: Scoring,
 ) -> list[Any]:
     """As `scores`, of structures that may share voxels: each against everything else.
 
@@ -189,6 +227,11 @@ def _overlapping(
     table = np.array(labels.parts)
     found: list[Any] = []
     for k, name in enumerate(labels.structures):
+        own = dataclasses.replace(
+            scoring,
+            tolerance_mm=tolerance_of(scoring.tolerance_mm, name),
+            lesions=[name] if name in scoring.lesions else [],
+        )
         found += measure(
             ((prediction >> k) & 1).astype(np.uint8),
             (table[np.where(known, label, 0), k]).astype(np.uint8),
@@ -196,7 +239,7 @@ def _overlapping(
             spacing_mm=spacing_mm,
             annotated=(True, annotated[k + 1]),
             ignore=None if known.all() else ~known,
-            tolerance_mm=tolerance_mm,
+            **vars(own),
         )
     return found
 

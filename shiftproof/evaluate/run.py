@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -26,9 +26,12 @@ from ..deploy.segment import label_of as predicted_label
 from ..deploy.torchscript import load_torchscript
 from ..errors import CohortError, LabelError, OptionError, ShiftproofError
 from ..files import replacing, write_json
+from ..metrics.rules import TOLERANCE_MM, Tolerance
+from ..metrics.segmentation import check_asked
 from ..versions import versions
 from .answers import primary_of, rows_of_answers
 from .rows import Failure, Update, Values, rows_of
+from .sizes import Size, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +67,10 @@ def evaluate(
     values: Values = "indices",
     missing: Missing = "report",
     out: Path | None = None,
-    tolerance_mm: float = 2.0,
+    tolerance_mm: Tolerance = TOLERANCE_MM,
+    lesions: Sequence[str] = (),
+    smallest_lesion_ml: float = 0.0,
+    also: Sequence[str] = (),
     device: str = "auto",
     batch: int = 4,
     workers: int = 1,
@@ -84,15 +90,18 @@ def evaluate(
             all its structures count as missed.
         out: Folder for `rows.csv`, `evaluation.json` and the predictions of a model; the same
             call continues after an interruption.
-        tolerance_mm: Of the surface Dice.
+        tolerance_mm: Of the surface Dice; by structure where they differ.
+        lesions: See `rows_of`.
+        smallest_lesion_ml: See `rows_of`.
+        also: See `rows_of`.
         device: "cpu", "cuda" or "auto".
         batch: Windows scored together.
         workers: Threads that measure.
         progress: Called with scans done, scans in total and the subject that is next.
 
     Raises:
-        OptionError: If neither or both of model and predictions are given, or a TorchScript file lacks its
-            plan.
+        OptionError: If neither or both of model and predictions are given, a TorchScript file lacks its
+            plan, or a structure or metric is unknown.
         ModelError: If the model cannot be loaded.
         LabelError: If its classes are not the cohort's.
         CohortError: If nothing is labelled, nothing can be scored, or predictions have names that fit no
@@ -112,14 +121,22 @@ def evaluate(
         "classes": cohort.classes,
         "primary": "dice",
         "task": cohort.labels.as_dict() if isinstance(cohort.labels, Targets) else {"task": "segmentation"},
-        "tolerance_mm": tolerance_mm,
+        "tolerance_mm": dict(tolerance_mm) if isinstance(tolerance_mm, Mapping) else tolerance_mm,
+        "lesions": list(lesions),
+        "smallest_lesion_ml": smallest_lesion_ml,
+        "also": list(also),
         "values": values,
         "missing": missing,
         "unlabelled": len(cohort) - len(labelled),
         "versions": versions(),
     }
     if isinstance(cohort.labels, Targets):
+        if lesions or also:
+            raise OptionError(
+                f"lesions and further metrics are of a segmentation, {cohort.root} is for {cohort.task}; leave them out"
+            )
         return _of_answers(labelled, cohort.labels, facts, model, predictions, missing, out, device, batch, progress)
+    check_asked(cohort.classes[1:], tolerance_mm, lesions, smallest_lesion_ml, also)  # before anything is predicted
     files: dict[Key, Path | ShiftproofError] = {}
     if predictions is not None:
         files = _of_folder(Path(predictions), labelled)
@@ -148,12 +165,17 @@ def evaluate(
             raise
 
     failures: list[Failure] = []
+    sizes: list[Size] = []
     rows = rows_of(
         label_of,
         labelled,
         tolerance_mm=tolerance_mm,
+        lesions=lesions,
+        smallest_lesion_ml=smallest_lesion_ml,
+        also=also,
         values=values,
         failures=failures,
+        sizes=sizes,
         workers=workers,
         progress=progress,
     )
@@ -161,6 +183,7 @@ def evaluate(
         reason = f"the first: {failures[0].message}" if failures else "no domain annotates any structure"
         raise CohortError(f"none of {len(labelled)} scans could be scored; {reason}")
     facts["failures"] = [asdict(f) for f in failures]
+    facts["notes"] = words(sizes, tolerance_mm)
     found = Evaluation(rows, failures, facts, None if out is None else Path(out))
     if found.out is not None:
         write(found, found.out, labelled, files)

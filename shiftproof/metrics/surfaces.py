@@ -107,3 +107,28 @@ def assd(found: Distances) -> float:
     """Mean over the distances of both directions together."""
     every = np.concatenate(found)
     return float(every.mean()) if len(every) else math.nan
+
+
+def masd(found: Distances) -> float:
+    """Mean of the two directed mean distances: each side counts as much, however many voxels its border has."""
+    return sum(float(d.mean()) for d in found) / 2 if len(found[0]) else math.nan
+
+
+def band(structure: Mask, edge: Mask, width_mm: float, spacing_mm: Sequence[float]) -> Mask:
+    """Voxels of the structure whose centre is within the width of that of a border voxel; the border at least."""
+    from scipy.ndimage import minimum_filter
+    from scipy.spatial import cKDTree
+
+    spacing = np.asarray(spacing_mm)
+    # A border voxel has a neighbour outside: where none is within the width and one voxel more, along every axis, the
+    # border is too far, and the deep inside of an organ needs no search.
+    box = [2 * int(min(width_mm / s + 1e-6 + 1, n)) + 1 for s, n in zip(spacing, structure.shape, strict=True)]
+    deep = minimum_filter(structure, size=box, mode="constant", cval=0)
+    inside = np.argwhere(structure & ~edge & ~deep)
+    found = edge.copy()
+    if len(inside) and edge.any():
+        tree = cKDTree(np.argwhere(edge) * spacing, balanced_tree=False, compact_nodes=False)
+        # Beyond the bound the search ends early; the bound itself is not within it.
+        away = tree.query(inside * spacing, distance_upper_bound=width_mm * (1 + 1e-6) + 1e-12)[0]
+        found[tuple(inside[away <= width_mm * (1 + 1e-9)].T)] = True
+    return found

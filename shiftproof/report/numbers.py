@@ -38,6 +38,14 @@ SCALES = {
     "correct": Scale("accuracy", within=(0, 1)),
     "brier": Scale("Brier score", higher_is_better=False, within=(0, 2)),
     "class error": Scale("class error", "classes", 2, higher_is_better=False, within=(0, math.inf)),
+    "masd mm": Scale("MASD", "mm", 2, higher_is_better=False, within=(0, math.inf)),
+    "boundary iou": Scale("boundary IoU", within=(0, 1)),
+    "cldice": Scale("clDice", within=(0, 1)),
+    "lesion f1": Scale("lesion F1", within=(0, 1)),
+    "lesion sensitivity": Scale("lesion sensitivity", within=(0, 1)),
+    "lesion precision": Scale("lesion precision", within=(0, 1)),
+    "false lesions": Scale("false lesions", "per scan", 2, higher_is_better=False, within=(0, math.inf)),
+    "panoptic quality": Scale("panoptic quality", within=(0, 1)),
     "volume error ml": Scale("volume error", "ml", 2, higher_is_better=False, signed=True),
 }
 

@@ -93,6 +93,14 @@ def test_intervals_are_those_of_subjects_with_seeds_averaged() -> None:
     assert found["seeds"] == [0, 1]
 
 
+def test_tolerances_by_structure_are_told(model: Path, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study", results())
+    facts = json.loads((study / "study.json").read_text()) | {"tolerance_mm": {"ring": 1.0}}
+    (study / "study.json").write_text(json.dumps(facts))
+    path = write_card(model, study=study, row="erm/strong", selection=SELECTION)
+    assert "Surface Dice is at 1 mm for ring, 2 mm for others." in path.read_text(encoding="utf-8")
+
+
 def test_what_is_unknown_is_null_and_not_nan() -> None:
     rows = results()
     rows.loc[rows["held_out"] == "A", "value"] = np.nan
