@@ -15,9 +15,9 @@ References = dict[str, Any]
 
 
 def plain_of(name: str, references: References) -> str | None:
-    """The source-only run of a row's own network and loss; a pooled reference has that of its row."""
-    plain, pooled = references.get("plain") or {}, references.get("pooled") or {}
-    named = [name, *(r for r, p in pooled.items() if p == name)]
+    """The source-only run of a row's own network and loss; a pooled reference or an upper bound has that of its row."""
+    plain, pooled, bounds = (references.get(key) or {} for key in ("plain", "pooled", "target-supervised"))
+    named = [name, *(r for side in (pooled, bounds) for r, reference in side.items() if reference == name)]
     return next((plain[row] for row in named if row in plain), references.get("source-only"))
 
 

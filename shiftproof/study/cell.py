@@ -10,18 +10,22 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.cohort import Cohort
 from ..data.plan import Plan
-from ..data.splits import Split, hold_out, transfer, within
+from ..data.splits import Split, everything, hold_out, transfer, within
 from ..errors import ShiftproofError, StorageError
 from ..files import replacing, write_json
+from ..metrics.rules import Tolerance
 from ..recipe import Recipe
-from .declare import Declaration
+from .declare import LABELS, Declaration
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INTERRUPTED = 130
 SPLIT_SEED = 0
@@ -69,7 +73,12 @@ def jobs(study: Declaration) -> list[Job]:
 
 
 def divide(study: Declaration, cohort: Cohort, held_out: str) -> Split:
+    """The sides of the jobs of one held-out domain; scored without labels, they have no test side."""
     options: dict[str, Any] = {"validation": study.validation, "fraction": study.fraction, "seed": SPLIT_SEED}
+    if study.scoring != LABELS:
+        known = everything(cohort.where(**{cohort.domain: study.sources}), **options)
+        seen = cohort.where(**{cohort.domain: held_out})
+        return dataclasses.replace(known, target=seen.without_labels())
     if study.sources:
         sources = [d for d in study.sources if d != held_out]
         return transfer(cohort, sources, held_out, **options)
@@ -109,18 +118,20 @@ def run_job(folder: Path, job: Job, parent: int | None = None) -> None:
             fail(folder, job, *told(error))
 
 
-def told(error: Exception) -> tuple[str, str | None]:
-    """An error in words; where it is a defect and not bad input, with where it came from."""
+def told(error: Exception) -> tuple[str, str | None, str]:
+    """An error in words; where it is a defect and not bad input, with where it came from; and its type."""
+    kind = type(error).__name__
     if isinstance(error, ShiftproofError):
-        return str(error), None
-    return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
+        return str(error), None, kind
+    return f"{kind}: {error}", "".join(traceback.format_exception(error)), kind
 
 
-def fail(folder: Path, job: Job, words: str, details: str | None = None) -> None:
+def fail(folder: Path, job: Job, words: str, details: str | None = None, kind: str = "") -> None:
     for row, cell in job.cells(folder).items():
         if status(cell) != "done":
             facts = {"status": "failed", "row": row, "held_out": job.held_out, "seed": job.seed, "error": words}
-            write_json(cell / "cell.json", facts | ({"traceback": details} if details else {}))
+            more = {"kind": kind, "traceback": details}
+            write_json(cell / "cell.json", facts | {key: value for key, value in more.items() if value})
 
 
 def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
@@ -147,13 +158,13 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
         started = time.monotonic()
         try:
             own = model.with_recipe(study.row(row))
-            rows, answers = score(own, split.test, cell / "predictions", study.tolerance_mm)
+            found = scored(own, split, cell / "predictions", study)
         except StorageError:
             raise
         except Exception as error:
             fail(folder, dataclasses.replace(job, rows=(row,)), *told(error))
             continue
-        for name, table in {"answers.csv": answers, "rows.csv": rows}.items():
+        for name, table in found.tables().items():
             if table is not None:
                 table.insert(0, "row", row)
                 table.insert(1, "held_out", job.held_out)
@@ -175,15 +186,42 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
                 "validation": run.validation,
                 "parameters": parameters,
                 "run": f"runs/{job.key}",
+                "notes": found.notes,
             },
         )
 
 
-def score(model: Any, test: Cohort, predictions: Path, tolerance_mm: float) -> tuple[Any, Any]:
-    """Rows of the held-out subjects, and their answers where a scan has one label.
+@dataclass(frozen=True)
+class Scored:
+    """Rows, answers where a scan has one label, and what is to be said of the labels."""
 
-    Predicted label files are kept for the report.
-    """
+    rows: pd.DataFrame
+    answers: pd.DataFrame | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def tables(self) -> dict[str, pd.DataFrame | None]:
+        """By the name of their file, the rows last."""
+        return {"answers.csv": self.answers, "rows.csv": self.rows}
+
+
+def scored(model: Any, split: Split, predictions: Path, study: Declaration) -> Scored:
+    """By the labels of the test side, or by the study's rule that reads none."""
+    if study.scoring == LABELS:
+        return score(model, split.test, predictions, study.tolerance_mm, study.lesions)
+    from ..evaluate.unlabelled import rows_without_labels
+
+    assert split.target is not None
+    return Scored(rows_without_labels(model, split.target, study.scoring))
+
+
+def score(
+    model: Any,
+    test: Cohort,
+    predictions: Path,
+    tolerance_mm: Tolerance,
+    lesions: Sequence[str] = (),
+) -> Scored:
+    """What a model scores on the held-out subjects; predicted label files are kept for the report."""
     import SimpleITK as sitk
 
     from ..data.cohort import Row
@@ -191,9 +229,10 @@ def score(model: Any, test: Cohort, predictions: Path, tolerance_mm: float) -> t
     from ..deploy.answer import answer_of
     from ..deploy.segment import label_of
     from ..evaluate import rows_of, rows_of_answers
+    from ..evaluate.sizes import Size, words
 
     if test.task != "segmentation":
-        return rows_of_answers(lambda row: answer_of(model, row.images), test)
+        return Scored(*rows_of_answers(lambda row: answer_of(model, row.images), test))
     names = iter(prediction_names(test))
 
     def predicted(row: Row) -> sitk.Image:
@@ -201,7 +240,9 @@ def score(model: Any, test: Cohort, predictions: Path, tolerance_mm: float) -> t
         write_image(image, predictions / next(names))
         return image
 
-    return rows_of(predicted, test, tolerance_mm=tolerance_mm), None
+    sizes: list[Size] = []
+    rows = rows_of(predicted, test, tolerance_mm=tolerance_mm, lesions=lesions, sizes=sizes)
+    return Scored(rows, notes=words(sizes, tolerance_mm))
 
 
 def prediction_names(test: Cohort) -> list[str]:

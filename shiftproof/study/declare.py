@@ -15,6 +15,12 @@ from ..files import write_json
 from ..names import choose
 from ..recipe import Recipe
 
+LABELS = "labels"
+"""The scoring of a study that reads the labels of held-out subjects, as all but rungs of adaptation do."""
+
+FAMILY = "family"
+"""Key of a [[row]] table: which rows a large study counts as variants of one idea."""
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -34,11 +40,14 @@ class Declaration:
         budget: Settings of the trainer.
         sources: Domains to train on; empty: all but the held-out one.
         plan: Overrides of the plan: dimensions, spacing_mm, patch.
-        tolerance_mm: Of the surface Dice.
+        tolerance_mm: Of the surface Dice, one for all structures or by structure.
         validation: Share of training subjects held back.
         fraction: Share of the remaining training subjects used.
         threads: Torch threads of each process; results are bit-equal at an equal number only.
         primary: The metric that rows are compared by.
+        margin: A difference of the primary metric that matters: within it rows count as equivalent; 0 declares none.
+        lesions: Structures of several components, which are counted one by one, too.
+        scoring: "labels", or the name of a rule that ranks adaptation without labels of the held-out domain.
         task: What is predicted, as the cohort's labels say it.
         versions: Of the packages.
         command: How to run it again.
@@ -56,12 +65,15 @@ class Declaration:
     budget: dict[str, Any]
     sources: list[str] = field(default_factory=list)
     plan: dict[str, Any] = field(default_factory=dict)
-    tolerance_mm: float = 2.0
+    tolerance_mm: float | dict[str, float] = 2.0
     validation: float = 0.2
     fraction: float = 1.0
     threads: int = 1
     selection: str = "mean validation score of held-back subjects of the training domains"
     primary: str = "dice"
+    margin: float = 0.0
+    lesions: list[str] = field(default_factory=list)
+    scoring: str = LABELS
     task: dict[str, Any] = field(default_factory=lambda: {"task": "segmentation"})
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
@@ -136,7 +148,7 @@ def with_references(rows: Sequence[Recipe]) -> tuple[list[Recipe], dict[str, Any
     pooled, bound, bare = {}, {}, {}
     for row in rows:
         plain = dataclasses.replace(
-            row, method="erm", options={}, target=False, test_time=None, test_time_options={}, role="row"
+            row, method="erm", options={}, target=False, test_time=None, test_time_options={}, role="row", replicate=0
         )
         # Of the row's own network, weights and loss: what is measured is the method, not what it starts from.
         bare[row.name] = add(
@@ -167,23 +179,13 @@ def _patches(row: Recipe) -> dict[str, Any]:
 
 
 def parse_rows(methods: str | None, recipes: Path | None) -> list[Recipe]:
-    """Rows from the command line's short form, from a TOML file with [[row]] tables, or both."""
-    import tomllib
+    """Rows from the command line's short form, from a TOML file with [[row]] tables, or both.
 
+    A row's `family` is no part of its recipe; see `parse_families`.
+    """
     rows: list[Recipe] = []
     if recipes is not None:
-        try:
-            table = tomllib.loads(recipes.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise OptionError(f"there is no file {recipes}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise OptionError(f"{recipes} is not valid TOML: {error}") from error
-        for key in table:
-            choose(key, ["row"], f"table of {recipes.name}")
-        given = table.get("row", [])
-        if not isinstance(given, list) or not all(isinstance(r, dict) for r in given):
-            raise OptionError(f"{recipes} must give its rows as [[row]] tables")
-        rows += [Recipe.from_dict(r) for r in given]
+        rows += [Recipe.from_dict({k: v for k, v in r.items() if k != FAMILY}) for r in _tables(recipes)]
     if methods:
         rows += [Recipe.parsed(text) for text in methods.split(",") if text.strip()]
     if not rows:
@@ -192,3 +194,35 @@ def parse_rows(methods: str | None, recipes: Path | None) -> list[Recipe]:
             f"adaptation at prediction: {', '.join(TEST_TIME)}"
         )
     return rows
+
+
+def parse_families(recipes: Path | None) -> dict[str, str]:
+    """Family by row, of the rows of a TOML file that name one.
+
+    Raises:
+        OptionError: For a family that is no text.
+    """
+    found = {}
+    for table in _tables(recipes) if recipes is not None else []:
+        if FAMILY in table:
+            if not isinstance(table[FAMILY], str):
+                raise OptionError(f"row key {FAMILY} expects str, got {table[FAMILY]!r}")
+            found[str(table.get("name", table.get("method", "")))] = table[FAMILY]
+    return found
+
+
+def _tables(recipes: Path) -> list[dict[str, Any]]:
+    import tomllib
+
+    try:
+        table = tomllib.loads(recipes.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise OptionError(f"there is no file {recipes}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionError(f"{recipes} is not valid TOML: {error}") from error
+    for key in table:
+        choose(key, ["row"], f"table of {recipes.name}")
+    given = table.get("row", [])
+    if not isinstance(given, list) or not all(isinstance(r, dict) for r in given):
+        raise OptionError(f"{recipes} must give its rows as [[row]] tables")
+    return given

@@ -23,6 +23,7 @@ from ..errors import OptionError, RunError, SplitError
 from ..evaluate.answers import primary_of
 from ..experiment import prepare, require_batch, require_sound
 from ..files import read_rows, replacing, write_json
+from ..metrics.segmentation import check_asked
 from ..recipe import Recipe
 from ..train import Trainer, device_of
 from ..training.estimate import estimated as step_of
@@ -32,6 +33,7 @@ from .cell import Job, divide, jobs, prediction_names, side_of, slug, status
 from .declare import Declaration, with_references
 from .engines import require as require_engine
 from .grid import PRELOAD, GridProgress, run_grid
+from .rules import FILE
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,11 @@ def study(
     plan: dict[str, Any] | None = None,
     workers: int | None = None,
     threads: int = 1,
-    tolerance_mm: float = 2.0,
+    tolerance_mm: float | dict[str, float] = 2.0,
     validation: float = 0.2,
     fraction: float = 1.0,
+    margin: float = 0.0,
+    lesions: Sequence[str] = (),
     name: str | None = None,
     command: str = "",
     progress: Callable[[GridProgress], None] | None = None,
@@ -92,6 +96,9 @@ def study(
         plan: Overrides of the plan: dimensions, spacing_mm, patch.
         workers: Processes; the machine's cores by default, 1 on a GPU.
         threads: Torch threads of each process.
+        tolerance_mm: Of the surface Dice, one for all structures or by structure.
+        margin: A difference of the primary metric that matters; within it rows count as equivalent. 0 declares none.
+        lesions: Structures of several components, which are counted one by one, too.
         progress: Called a few times a second while jobs run.
         tell: Called with a line on what is going on.
         estimate: Whether a few steps are timed first, to tell how long it will take.
@@ -103,25 +110,18 @@ def study(
         SplitError: For domains that cannot be held out.
         OptionError: For a number that is too small.
     """
+    if (out / FILE).exists():
+        raise RunError(
+            f"{out} holds a study by successive halving; add --halving to continue it, or choose another --out"
+        )
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    for what, value, least in (
-        ("seeds", len(seeds), 1), ("workers", workers, 1), ("threads", threads, 1), ("tolerance_mm", tolerance_mm, 0)
-    ):  # fmt: skip
-        if value is not None and not value >= least:
-            raise OptionError(f"{what} must be at least {least}, got {value}")
+    require_numbers(seeds=len(seeds), workers=workers, threads=threads, tolerance_mm=tolerance_mm, margin=margin)
     require_engine(engine, **(cluster or {}))
     table = Cohort.read(cohort, domain=domain)
     chosen = list(held_out) if held_out else table.domains
-    missing = [d for d in [*chosen, *(sources or [])] if d not in table.domains]
-    if missing or len(table.domains) < 2:
-        raise SplitError(
-            f"cannot hold out {', '.join(missing or table.domains)}: "
-            f"column {domain} has the domains {', '.join(table.domains)}, and at least one must be left to train on"
-        )
+    require_domains(table, chosen, sources)
     rows = [dataclasses.replace(row, network=nets.pinned(row.network)) for row in rows]
     every, references = with_references(rows)
-    trainer = trainer or Trainer()
-    budget = {k: v for k, v in dataclasses.asdict(trainer).items() if k != "seed"}
     declared = Declaration(
         name=name or out.name,
         cohort=os.fspath(Path(cohort).resolve()),
@@ -132,35 +132,112 @@ def study(
         seeds=seeds,
         rows=every,
         references=references,
-        budget=budget,
+        budget=budget_of(trainer or Trainer()),
         sources=list(sources or []),
         plan=plan or {},
         tolerance_mm=tolerance_mm,
         validation=validation,
         fraction=fraction,
         threads=threads,
-        task=table.labels.as_dict() if isinstance(table.labels, Targets) else {"task": "segmentation"},
+        margin=margin,
+        lesions=list(lesions),
+        task=task_of(table),
         versions=versions(),
         command=command,
     )
+    carry_out(
+        declared, table, out,
+        workers=workers, progress=progress, tell=tell, estimate=estimate, engine=engine, cluster=cluster,
+    )  # fmt: skip
+    gather(out, declared)
+    return out
+
+
+def require_numbers(**given: Any) -> None:
+    """Raises OptionError for a number, or one of several, that is too small."""
+    for what, value in given.items():
+        least = 0 if what in ("tolerance_mm", "margin") else 1
+        for number in value.values() if isinstance(value, dict) else [value]:
+            if number is not None and not number >= least:
+                raise OptionError(f"{what} must be at least {least}, got {number}")
+
+
+def require_domains(table: Cohort, held_out: Sequence[str], sources: Sequence[str] | None) -> None:
+    """Raises SplitError for domains that are not there, or where nothing would be left to train on."""
+    missing = [d for d in [*held_out, *(sources or [])] if d not in table.domains]
+    if missing or len(table.domains) < 2:
+        raise SplitError(
+            f"cannot hold out {', '.join(missing or table.domains)}: "
+            f"column {table.domain} has the domains {', '.join(table.domains)}, and at least one must be left to "
+            "train on"
+        )
+
+
+def budget_of(trainer: Trainer) -> dict[str, Any]:
+    """Settings of the trainer that rows share; seeds are the study's."""
+    return {k: v for k, v in dataclasses.asdict(trainer).items() if k != "seed"}
+
+
+def task_of(table: Cohort) -> dict[str, Any]:
+    return table.labels.as_dict() if isinstance(table.labels, Targets) else {"task": "segmentation"}
+
+
+def begun(declared: Declaration, table: Cohort, out: Path, tell: Callable[[str], None]) -> Declaration:
+    """Writes the declaration into `out`, or finds it there; with the primary metric, which follows from the cohort.
+
+    Raises:
+        RunError: If `out` holds another study.
+        ShiftproofError: For what cannot be divided, planned or built; nothing is written then.
+    """
     if (out / "study.json").exists():
-        begun = Declaration.load(out)
-        declared = dataclasses.replace(declared, primary=begun.primary)  # follows from the cohort
-        declared.compare(begun)
-        if begun.cohort != declared.cohort:  # the same content, in another place
-            dataclasses.replace(begun, cohort=declared.cohort).save(out)
+        found = Declaration.load(out)
+        declared = dataclasses.replace(declared, primary=found.primary)
+        declared.compare(found)
+        if found.cohort != declared.cohort:  # the same content, in another place
+            dataclasses.replace(found, cohort=declared.cohort).save(out)
         tell(f"continuing the study in {out}")
-    else:
-        # What cannot be divided, planned or built is said before the folder belongs to the study.
-        training = [divide(declared, table, held).train for held in chosen]
-        first = make_plan(training[0], **declared.plan)
-        declared = dataclasses.replace(declared, primary=primary_of(first.target))
-        for row in rows:
-            require_sound(row, first)
-            for side in training:
-                require_batch(row, trainer, side.domains)
-        declared.save(out)
-    number = workers or (1 if device_of(trainer.device) == "cuda" else max(1, (os.cpu_count() or 1) // threads))
+        return declared
+    declared = dataclasses.replace(declared, primary=checked(declared, table))
+    declared.save(out)
+    return declared
+
+
+def checked(declared: Declaration, table: Cohort) -> str:
+    """The primary metric, once every division, plan and recipe is found to be sound; nothing is written.
+
+    Raises:
+        ShiftproofError: For what cannot be divided, planned or built.
+    """
+    if table.task == "segmentation":
+        check_asked(table.classes[1:], declared.tolerance_mm, declared.lesions, 0.0, ())
+    elif declared.lesions:
+        raise OptionError(f"lesions are counted in segmentations, and this cohort's labels are for {table.task}")
+    training = [divide(declared, table, held).train for held in declared.held_out]
+    first = make_plan(training[0], **declared.plan)
+    trainer = Trainer(**declared.budget)
+    for row in declared.rows:
+        require_sound(row, first)
+        for side in training:
+            require_batch(row, trainer, side.domains)
+    return primary_of(first.target)
+
+
+def carry_out(
+    declared: Declaration,
+    table: Cohort,
+    out: Path,
+    *,
+    workers: int | None,
+    progress: Callable[[GridProgress], None] | None,
+    tell: Callable[[str], None],
+    estimate: bool,
+    engine: str,
+    cluster: dict[str, Any] | None,
+) -> None:
+    """Everything between a declaration and the table of all rows: what is done stays, what failed is tried again."""
+    declared = begun(declared, table, out, tell)
+    device = device_of(declared.budget["device"])
+    number = workers or (1 if device == "cuda" else max(1, (os.cpu_count() or 1) // declared.threads))
     preprocess(declared, table, out, workers=number, tell=tell)
     todo = jobs(declared)
     if estimate and not all(job.done(out) for job in todo):
@@ -171,8 +248,6 @@ def study(
     # A cluster knows itself how many trainings it has room for.
     at_a_time = number if engine == "local" else workers
     run_grid(out, todo, workers=at_a_time, progress=progress, engine=engine, **(cluster or {}))
-    gather(out, declared)
-    return out
 
 
 def preprocess(declared: Declaration, cohort: Cohort, out: Path, *, workers: int, tell: Callable[[str], None]) -> None:
@@ -273,7 +348,8 @@ def _write_subjects(out: Path, tested: Sequence[tuple[str, Row, str]]) -> None:
                 "prediction": name,
             }
             for held, row, name in tested
-        ]
+        ],
+        columns=["held_out", "subject", "domain", "image", "label", "prediction"],
     )
     with replacing(out / "subjects.csv") as path:
         table.to_csv(path, index=False)

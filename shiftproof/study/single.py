@@ -66,12 +66,12 @@ def train(
     found: dict[str, Any] = dataclasses.asdict(run) | {"model": str(out / "model")}
     if hold_out is not None and current().first:
         model = load_model(out / "model", device=trainer.device)
-        rows, answers = score(model, split.test, out / "predictions", tolerance_mm)
-        for name, written in {"rows.csv": rows, "answers.csv": answers}.items():
+        scored = score(model, split.test, out / "predictions", tolerance_mm)
+        for name, written in scored.tables().items():
             if written is not None:
                 with replacing(out / name) as path:
                     written.to_csv(path, index=False)
         found["metric"] = primary_of(chosen.target)
-        own = rows[rows["metric"] == found["metric"]]
+        own = scored.rows[scored.rows["metric"] == found["metric"]]
         found["held out"] = {str(k): float(v) for k, v in own.groupby("structure")["value"].mean().items()}
     return found
