@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .compare import compare as compare
     from .data.checks import check as check
     from .data.cohort import Cohort as Cohort
     from .data.importers import import_cohort as import_cohort
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from .evaluate import evaluate as evaluate
     from .recipe import Recipe as Recipe
     from .report import report as report
+    from .statistics import plan_power as power  # noqa: F401
     from .study.deliver import deliver as deliver
+    from .study.halving import Rung as Rung
+    from .study.halving import halve as halve
     from .study.run import study as study
     from .study.single import train as train
     from .train import Trainer as Trainer
@@ -34,6 +38,10 @@ FUNCTIONS = {
     "train": "shiftproof.study.single:train",
     "study": "shiftproof.study.run:study",
     "evaluate": "shiftproof.evaluate:evaluate",
+    "halve": "shiftproof.study.halving:halve",
+    "Rung": "shiftproof.study.halving:Rung",
+    "compare": "shiftproof.compare:compare",
+    "power": "shiftproof.statistics:plan_power",
     "report": "shiftproof.report:report",
     "deliver": "shiftproof.study.deliver:deliver",
     "load_model": "shiftproof.deploy.model:load_model",

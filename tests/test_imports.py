@@ -20,7 +20,7 @@ RANKS = [
     {"catalogue", "methods"},
     {"recipe", "testtime", "validate"},
     {"training", "train", "deploy", "evaluate", "experiment"},
-    {"study", "report", "scenarios"},
+    {"study", "report", "compare", "scenarios"},
     {"cli", "api", "__main__"},
 ]
 

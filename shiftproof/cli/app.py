@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from . import cohort, deliver, demo, evaluate, methods, networks, predict, report, scenario, study, train
+from . import (
+    cohort,
+    compare,
+    deliver,
+    demo,
+    evaluate,
+    methods,
+    metrics,
+    networks,
+    power,
+    predict,
+    report,
+    scenario,
+    study,
+    train,
+)
 
 app = typer.Typer(
     name="shiftproof",
@@ -22,10 +37,13 @@ app.add_typer(cohort.app, name="cohort")
 app.command("train")(train.train)
 app.command("study")(study.study)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("power")(power.power)
 app.command("report")(report.report)
 app.command("deliver")(deliver.deliver)
 app.command("predict")(predict.predict)
 app.command("methods")(methods.methods)
+app.command("metrics")(metrics.metrics)
 app.command("scenario")(scenario.scenario)
 app.command("networks")(networks.networks)
 

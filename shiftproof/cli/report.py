@@ -11,11 +11,14 @@ from .show import JSON
 
 def report(
     study: Path = typer.Argument(..., help="Folder of a study.", show_default=False),
+    viewer: bool = typer.Option(
+        True, help="Put volumes of the shown cases into the page, with a viewer that needs no network."
+    ),
     json: bool = JSON,
 ) -> None:
     """Write the report of a study again, from the rows that are there."""
     from ..report import report as page
     from .outcome import print_outcome
 
-    page(study)
+    page(study, viewer=viewer)
     print_outcome(study, json=json)

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import pandas as pd
 
-from ..statistics import Comparison, gap_closed, holm, interval, paired, smallest_detectable, subjects_needed
+from ..statistics import (
+    Comparison,
+    Interval,
+    gap_closed,
+    holm,
+    interval,
+    paired,
+    smallest_detectable,
+    subjects_needed,
+)
+from ..statistics.equivalence import equivalence
+from ..statistics.exaggeration import exaggeration
 from .numbers import Scale
 from .roles import Recipe, References, reference_of
 
 LEVEL = 0.05
+BOOTSTRAP_PAIRS = 25  # a family above leaves fewer than ten of the bootstrap's draws in each tail: t interval
 
 Found = dict[str, Any]
 
 
-def compared(wide: pd.DataFrame, recipes: list[Recipe], references: References, metric: Scale) -> list[Found]:
+def compared(
+    wide: pd.DataFrame, recipes: list[Recipe], references: References, metric: Scale, margin: float = 0.0
+) -> list[Found]:
     """Both families, each corrected by Holm's rule for its own number.
 
     "primary" is what the study asks: labels from the domain against source-only, and each row
@@ -29,6 +44,7 @@ def compared(wide: pd.DataFrame, recipes: list[Recipe], references: References, 
         recipes: In the study's order; without scores they are not compared.
         references: What they are compared with. Without any, all pairs are what is asked.
         metric: The primary one.
+        margin: The smallest difference that matters, declared before the first run; 0 if none was.
     """
     declared = [(str(r["name"]), str(reference_of(r, references))) for r in recipes]
     primary = [(a, b) for a, b in declared if a in wide and b in wide]
@@ -36,25 +52,99 @@ def compared(wide: pd.DataFrame, recipes: list[Recipe], references: References, 
     pairs = [(a, b) for i, a in enumerate(rows) for b in rows[i + 1 :]]
     if not primary:
         primary, pairs = pairs, []
-    found = []
+    found: list[Found] = []
     for family, members in (("primary", primary), ("between rows", pairs)):
-        tested = [(a, b, paired(*shared(wide, a, b))) for a, b in members]
-        corrected = holm([c.p for _, _, c in tested])
-        for (a, b, c), p in zip(tested, corrected, strict=True):
-            found.append(
-                {
-                    "a": a,
-                    "b": b,
-                    "family": family,
-                    "family_size": len(members),
-                    **dataclasses.asdict(c),
-                    "p_corrected": float(p),
-                    "verdict": verdict(c, float(p), metric.higher_is_better),
-                    "detectable": smallest_detectable(c.sd, c.n),
-                    "needed": subjects_needed(c.mean_difference, c.sd),
-                }
-            )
+        found += family_of(wide, family, members, metric, margin)
     return found
+
+
+def family_of(
+    wide: pd.DataFrame, family: str, members: list[tuple[str, str]], metric: Scale, margin: float
+) -> list[Found]:
+    """Comparisons that are corrected together."""
+    many = len(members)
+    scores = [shared(wide, a, b) for a, b in members]
+    tested = [paired(first, second) for first, second in scores]
+    corrected = holm([c.p for c in tested])
+    equal = equivalences(scores, margin)
+    found = []
+    for (a, b), (first, second), c, p, e in zip(members, scores, tested, corrected, equal, strict=True):
+        around = corrected_interval(first - second, many)
+        claim = verdict(c, float(p), around, metric.higher_is_better, margin=margin, equal=e)
+        found.append(
+            {
+                "a": a,
+                "b": b,
+                "family": family,
+                "family_size": many,
+                **dataclasses.asdict(c),
+                "p_corrected": float(p),
+                "low_corrected": around.low,
+                "high_corrected": around.high,
+                "level_corrected": 1 - LEVEL / many,
+                "margin": margin,
+                "equivalence": e,
+                "verdict": claim,
+                "detectable": c.sd * smallest_in_sds(c.n, LEVEL),
+                "detectable_corrected": c.sd * smallest_in_sds(c.n, LEVEL / many),
+                "needed": subjects_needed(c.mean_difference, c.sd),
+                "exaggeration": None,
+            }
+        )
+    return [c | {"exaggeration": overstated(c)} if lucky(c) else c for c in found]
+
+
+def corrected_interval(difference: pd.Series, many: int) -> Interval:
+    """Bonferroni's: wider than what Holm's rule would need, but the same for each pair of the family."""
+    return interval(difference, level=1 - LEVEL / many, method="auto" if many <= BOOTSTRAP_PAIRS else "t")
+
+
+def lucky(c: Found) -> bool:
+    """Whether a difference is claimed that studies of this size would mostly miss."""
+    claimed = c["family"] == "primary" and c["verdict"] in ("better", "worse")
+    return claimed and abs(c["mean_difference"]) < c["detectable"]
+
+
+@functools.cache
+def smallest_in_sds(n: int, level: float) -> float:
+    """Smallest difference that n subjects show with 80 % power, in SDs: the same for all pairs of a family."""
+    return smallest_detectable(1.0, n, level=level)
+
+
+def overstated(c: Found) -> Found:
+    """Type-M and type-S error at this size: how much studies like this one overstate it where they find it."""
+    return dataclasses.asdict(exaggeration(c["mean_difference"], c["sd"], c["n"]))
+
+
+def power_of(pairs: list[Found]) -> Found | None:
+    """What so many subjects with this spread of differences can show; None where no test could show anything.
+
+    "undecided" is the pair with the largest gain among those that are not told apart: what is still worth asking.
+    """
+    known = [c for c in pairs if math.isfinite(c["detectable"]) and c["detectable"] > 0]
+    if not known or all(beyond_reach(c) for c in known):
+        return None
+
+    def ends(key: str) -> list[Any]:
+        return [min(c[key] for c in known), max(c[key] for c in known)]
+
+    open_ = [c for c in known if c["verdict"] == "no reliable difference" and c["mean_difference"] != 0]
+    undecided = max(open_, key=lambda c: abs(c["d_z"]), default=None)
+    return {
+        "n": ends("n"),
+        "family_size": known[0]["family_size"],
+        "detectable": ends("detectable"),
+        "detectable_corrected": ends("detectable_corrected"),
+        "undecided": undecided and {k: undecided[k] for k in ("a", "b", "n", "mean_difference", "needed")},
+    }
+
+
+def equivalences(scores: list[list[pd.Series]], margin: float) -> list[Found | None]:
+    """Two one-sided tests of each pair, corrected by Holm's rule like the differences; None without a margin."""
+    if margin <= 0:
+        return [None] * len(scores)
+    tested = [dataclasses.asdict(equivalence(first, second, margin=margin)) for first, second in scores]
+    return [e | {"p_corrected": float(p)} for e, p in zip(tested, holm([e["p"] for e in tested]), strict=True)]
 
 
 def shared(wide: pd.DataFrame, *rows: str) -> list[pd.Series]:
@@ -63,13 +153,25 @@ def shared(wide: pd.DataFrame, *rows: str) -> list[pd.Series]:
     return [both[r] for r in rows]
 
 
-def verdict(c: Comparison, p_corrected: float, higher_is_better: bool) -> str:
-    """A difference is claimed only if its corrected p and its interval both say so."""
-    if not math.isfinite(p_corrected) or not math.isfinite(c.low):
+def verdict(
+    c: Comparison,
+    p_corrected: float,
+    around: Interval,
+    higher_is_better: bool,
+    *,
+    margin: float = 0.0,
+    equal: Found | None = None,
+) -> str:
+    """A difference is claimed only if its corrected p and all of its corrected interval say so.
+
+    The interval must lie beyond 0 and, where one was declared, beyond the margin. "equivalent" is said only by
+    two one-sided tests against that margin: a difference that is not found is not one that is not there.
+    """
+    if not math.isfinite(p_corrected) or not around.known:
         return "not tested"
-    if p_corrected < LEVEL and c.excludes_zero:
+    if p_corrected < LEVEL and (around.low > margin or around.high < -margin):
         return "better" if (c.mean_difference > 0) == higher_is_better else "worse"
-    return "no reliable difference"
+    return "equivalent" if equal and equal["p_corrected"] < LEVEL else "no reliable difference"
 
 
 def beyond_reach(c: Found) -> bool:
@@ -131,5 +233,7 @@ def mirrored(c: Found) -> Found:
         "mean_difference": -c["mean_difference"],
         "low": -c["high"],
         "high": -c["low"],
+        "low_corrected": -c["high_corrected"],
+        "high_corrected": -c["low_corrected"],
         "verdict": turned.get(c["verdict"], c["verdict"]),
     }

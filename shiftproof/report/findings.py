@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..metrics.rules import tolerance_words
 from ..statistics import interval, per_subject
-from .comparing import closed, compared, drops, leader
+from ..statistics.worst import worst_domain
+from .comparing import closed, compared, drops, leader, power_of
+from .halving import halving
 from .limits import caveats
+from .notes import notes
 from .numbers import scale
+from .phrases import primary, remedies
+from .ranking import mixed_model, ranking
 from .reading import read_results
 from .results import Cell, Results
 from .roles import bound_of, plain_of, reference_of, selected, setting, upper_bound
+from .spread import spread, unseen_loss
 from .words import evidence, headline
 
 
@@ -39,7 +46,8 @@ def summarise(results: Results) -> dict[str, Any]:
     recipes = [dict(r, role=r.get("role") or "row") for r in results.recipes]
     references = results.facts.get("references") or {}
     wide = values.pivot_table(index=["held_out", "subject"], columns="row", values="value")
-    comparisons = compared(wide, recipes, references, scale(results.primary))
+    margin = declared_margin(results.facts)
+    comparisons = compared(wide, recipes, references, scale(results.primary), margin)
     chosen, validation = selected(results, recipes)
     found: dict[str, Any] = {
         "kind": results.kind,
@@ -51,7 +59,9 @@ def summarise(results: Results) -> dict[str, Any]:
         "seeds": results.seeds,
         "structures": results.structures,
         "primary": primary_facts(results.primary),
+        "margin": margin,
         "tolerance_mm": results.facts.get("tolerance_mm"),
+        "tolerance": tolerance(results.facts.get("tolerance_mm")),
         "selection": results.facts.get("selection"),
         "seen_domains": [str(d) for d in results.facts.get("seen_domains") or []],
         "unscored": results.facts.get("failures") or [],
@@ -68,14 +78,41 @@ def summarise(results: Results) -> dict[str, Any]:
         "source_only": plain_of(chosen, references) if chosen else references.get("source-only"),
         "target_supervised": upper_bound(references, chosen, wide),
         "cells": cell_counts(results.cells),
+        "halving": halving(results.root),
     }
     found["leader"], found["winner"] = leader(found)
     found["drops"] = drops(wide, found)
+    found["power"] = power_of(remedies(found) or primary(found))
+    order = ranking(values, found)
+    found["ranking"] = order.as_found() if order else None
+    own = oriented(results.rows, results.primary)
+    found["mixed"] = mixed_model(own[own["metric"] == results.primary], found)
+    found["notes"] = [*noted(results), *notes(results.rows, wide, found)]
     found["headline"] = headline(found)
     found["evidence"] = evidence(found)
     found["answer"] = [found["headline"], *(f"{e['about']}: {e['text']}" for e in found["evidence"])]
     found["caveats"] = caveats(found)
     return found
+
+
+def declared_margin(facts: dict[str, Any]) -> float:
+    """The smallest difference that matters, in the unit of the primary metric; 0 where none was declared."""
+    value = facts.get("margin")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) if math.isfinite(value) and value > 0 else 0.0
+
+
+def tolerance(value: Any) -> str | None:
+    """Of the surface Dice, in words: one for all structures, or by structure."""
+    return None if value is None else tolerance_words(value)
+
+
+def noted(results: Results) -> list[str]:
+    """What scoring had to say of the labels, such as structures too small for their Dice."""
+    lines = list(results.facts.get("notes") or [])
+    by_domain = {c.held_out: c.notes for c in results.cells if c.notes}  # labels are the same for every row and seed
+    return lines + [f"{results.domain_word} {domain}: {line}" for domain, own in by_domain.items() for line in own]
 
 
 def primary_facts(metric: str) -> dict[str, Any]:
@@ -104,8 +141,13 @@ def row_summary(
         d: dataclasses.asdict(interval(own[own["held_out"] == d]["value"], within=metric.within))
         for d in results.held_out
     }
-    scored = {d: m["mean"] for d, m in means.items() if m["n"]}
-    worst = (min if metric.higher_is_better else max)(scored, key=lambda d: scored[d]) if scored else None
+    scored = [d for d in results.held_out if means[d]["n"]]
+    worst = worst_domain(
+        own.set_index(["held_out", "subject"])["value"],
+        higher_is_better=metric.higher_is_better,
+        within=metric.within,
+    )
+    by_subject = own.groupby("subject")["value"].mean()
     reference = reference_of(recipe, references)
     plain_row, best_row = plain_of(name, references), bound_of(name, references)
     return {
@@ -115,9 +157,10 @@ def row_summary(
         "setting": setting(recipe, references),
         "transforms": recipe.get("transforms"),
         "domains": means,
-        "overall": dataclasses.asdict(interval(own.groupby("subject")["value"].mean(), within=metric.within)),
-        "covers": sorted(scored, key=results.held_out.index),
-        "worst": {"domain": worst, "mean": scored[worst]} if worst is not None else None,
+        "overall": dataclasses.asdict(interval(by_subject, within=metric.within)),
+        "spread": spread(by_subject, metric),
+        "covers": scored,
+        "worst": dataclasses.asdict(worst) if scored else None,
         "reference": reference,
         "difference": next(
             (c for c in comparisons if c["family"] == "primary" and (c["a"], c["b"]) == (name, reference)),
@@ -126,6 +169,7 @@ def row_summary(
         "gap_closed": closed(wide, name, plain_row, best_row, metric.higher_is_better),
         "failures": failures(results.rows, name, results.primary),
         "seed_sd": seed_sd(results.rows, name, results.primary),
+        "unseen": unseen_loss(results, recipe, means),
         "validation": validation.get(name, math.nan),
         "seconds": float(np.nansum([c.seconds for c in results.cells if c.row == name])),
         "cells": cell_counts([c for c in results.cells if c.row == name]),
@@ -139,8 +183,12 @@ def scores_of(results: Results, metric: str) -> pd.DataFrame:
 
 
 def oriented(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """A signed error counts by its size: +2 ml and -2 ml must not average to a perfect 0."""
-    return rows.assign(value=rows["value"].abs()) if scale(metric).signed else rows
+    """A signed error counts by its size: +2 ml and -2 ml must not average to a perfect 0.
+
+    What is infinite is no score.
+    """
+    value = rows["value"].where(np.isfinite(rows["value"]))
+    return rows.assign(value=value.abs() if scale(metric).signed else value)
 
 
 def failures(rows: pd.DataFrame, name: str, metric: str) -> dict[str, int]:

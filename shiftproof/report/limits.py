@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .comparing import beyond_reach
+from .comparing import beyond_reach, lucky
 from .numbers import count, known, listed, number, plural
 from .phrases import Found, primary, scored, size, unit
 
@@ -25,25 +25,14 @@ def caveats(found: Found) -> list[str]:
         "Where a prediction was missing, all structures of the scan count as missed."
         if found["missing_counts_as_missed"]
         else "",
-        lucky(found),
+        overestimates(found),
     ]
     return [text for text in texts if text]
 
 
 def subjects(found: Found) -> str:
-    """How many there are and the power statement over the primary comparisons."""
     parts = [f"{d} {k}" for d, k in found["subjects"]["by domain"].items()]
-    text = f"{count(found['subjects']['all'], 'subject')} in all ({found['domain_word']}: {', '.join(parts)})."
-    seen = [c["detectable"] for c in primary(found) if known(c["detectable"]) and c["detectable"] > 0]
-    if not seen or resolution(found):
-        return text
-    low, high = size(found, min(seen)), size(found, max(seen))
-    between = high if low == high else f"{low} to {high}"
-    which = "" if low == high else ", depending on the pair"
-    return (
-        f"{text} With the spread of differences seen here, the smallest true difference that so many show "
-        f"with 80 % power is {between} {unit(found)}{which}; smaller ones would mostly be missed."
-    )
+    return f"{count(found['subjects']['all'], 'subject')} in all ({found['domain_word']}: {', '.join(parts)})."
 
 
 def resolution(found: Found) -> str:
@@ -144,16 +133,15 @@ def unscored(found: Found) -> str:
     return f"{count(many, 'scan')} could not be scored and {verb} in no mean; see “What was run”."
 
 
-def lucky(found: Found) -> str:
+def overestimates(found: Found) -> str:
     """Found although such a difference is mostly missed: then its size is exaggerated on average."""
-    pairs = [
-        f"{c['a']} against {c['b']}"
-        for c in primary(found)
-        if c["verdict"] in ("better", "worse") and abs(c["mean_difference"]) < c["detectable"]
-    ]
+    pairs = [c for c in primary(found) if lucky(c)]
     if not pairs:
         return ""
+    names = listed([f"{c['a']} against {c['b']}" for c in pairs])
+    times = max((e["type_m"] for c in pairs if (e := c["exaggeration"]) and known(e["type_m"])), default=0.0)
+    by_much = f", on average up to {number(times, 1)}-fold" if times >= 1.05 else ""
     return (
-        f"{listed(pairs)}: smaller than what so many subjects show with 80 % power; where such a difference "
-        "is found, its size is likely to be overestimated."
+        f"{names}: smaller than what so many subjects show with 80 % power; where such a difference "
+        f"is found, its size is likely to be overestimated{by_much}."
     )

@@ -13,6 +13,11 @@ from ..errors import RunError
 from ..files import NAMES, read_rows
 from .results import COLUMNS, Cell, Results
 
+DECLARED = {
+    "name", "cohort", "cohort_hash", "domain_column", "domains", "held_out", "seeds", "budget", "primary", "margin",
+    "tolerance_mm", "task", "versions", "command",
+}  # fmt: skip
+
 
 def read_results(root: Path) -> Results:
     """Read the folder of a study or of an evaluation.
@@ -21,7 +26,7 @@ def read_results(root: Path) -> Results:
         RunError: If it is neither, or a file of it cannot be read.
     """
     root = Path(root)
-    if (root / "study.json").exists():
+    if (root / "study.json").exists() or (root / "halving.json").exists():
         return read_study(root)
     if (root / "evaluation.json").exists():
         return read_evaluation(root)
@@ -64,6 +69,12 @@ def evaluation(
     return Results("evaluation", facts, tidy(named), subjects=subjects, root=root)
 
 
+def declared(root: Path) -> dict[str, Any]:
+    """Facts of a large study whose confirmation has not begun, from halving.json: all of study.json but its rows."""
+    facts = read_facts(root / "halving.json")
+    return {k: v for k, v in facts.items() if k in DECLARED}
+
+
 def read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -80,8 +91,11 @@ def read_subjects(root: Path) -> pd.DataFrame | None:
 
 
 def read_study(root: Path) -> Results:
-    """Read a study folder; cells that failed or have not run are there as such."""
-    facts = read_facts(root / "study.json")
+    """Read a study folder; cells that failed or have not run are there as such.
+
+    A large study whose rungs still run has no study.json yet: what is known of it stands in halving.json.
+    """
+    facts = read_facts(root / "study.json") if (root / "study.json").exists() else declared(root)
     cells, tables = [], []
     for folder in sorted(p for p in root.glob("cells/*/*/*") if p.is_dir()):
         cell, rows = read_cell(root, folder)
@@ -128,6 +142,7 @@ def read_cell(root: Path, folder: Path) -> tuple[Cell, pd.DataFrame]:
         run=root / str(facts["run"]) if facts.get("run") else None,
         folder=folder,
         validation=validation if isinstance(validation, dict) else {},
+        notes=[str(line) for line in facts.get("notes") or []],
     )
     return cell, rows
 

@@ -27,6 +27,7 @@ class Cell:
     run: Path | None = None
     folder: Path | None = None
     validation: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

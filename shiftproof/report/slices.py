@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -38,11 +38,51 @@ class Slice:
     count: int
 
 
-def best_slice(image: sitk.Image, label: sitk.Image, prediction: sitk.Image) -> Slice:
+@dataclass(frozen=True)
+class Place:
+    """Which plane of a scan is looked at, with the scan turned to the patient's left, posterior and superior."""
+
+    images: tuple[sitk.Image, sitk.Image, sitk.Image]  # image, label, prediction on one grid
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray]  # of them, (X, Y, Z)
+    axis: int
+    index: int
+    picture: bool
+
+    @property
+    def plane(self) -> str:
+        return "picture" if self.picture else PLANES[self.axis]
+
+    @property
+    def count(self) -> int:
+        return int(self.arrays[0].shape[self.axis])
+
+    def with_prediction(self, prediction: sitk.Image) -> Place:
+        """The same slice of the same scan with another prediction."""
+        image = self.images[0]
+        turned = on_grid(prediction if self.picture else sitk.DICOMOrient(prediction, "LPS"), image)
+        return replace(self, images=(*self.images[:2], turned), arrays=(*self.arrays[:2], array_of(turned)))
+
+    def centre(self) -> list[int]:
+        """Voxel (x, y, z) of this plane in the middle of what is marked there, or of the plane."""
+        marked = structure_voxels(self.arrays[1], self.arrays[2]).take(self.index, axis=self.axis)
+        middle = [int(a.mean()) for a in np.nonzero(marked)] if marked.any() else [s // 2 for s in marked.shape]
+        return [*middle[: self.axis], self.index, *middle[self.axis :]]
+
+
+def best_place(
+    image: sitk.Image, label: sitk.Image, prediction: sitk.Image, *, missed: int = 0, spurious: int = 0
+) -> Place:
     """The slice with the largest labelled area, in the plane with the finest voxels.
 
     The image is turned to the radiological view (patient's right on the left) by whole axes only:
     what remains oblique stays so and shows in the letters.
+
+    Args:
+        image: The scan.
+        label: Class indices, 255 unknown; on any grid.
+        prediction: Class indices; on any grid.
+        missed: A class whose labelled area decides instead of that of all.
+        spurious: A class whose predicted area decides.
     """
     picture = is_picture(image)
     images = [image, on_grid(label, image), on_grid(prediction, image)]
@@ -55,30 +95,50 @@ def best_slice(image: sitk.Image, label: sitk.Image, prediction: sitk.Image) -> 
         axis = size.index(1) if size[2] != 1 else 2
     elif spacing.max() > 1.5 * spacing.min():
         axis = int(spacing.argmax())
-    across, down = (i for i in range(3) if i != axis)
+    across = tuple(i for i in range(3) if i != axis)
+    index = size[axis] // 2
+    candidates = [
+        *([classes == missed] if missed else []),
+        *([predicted == spurious] if spurious else []),
+        (classes > 0) & (classes < IGNORE),
+        predicted > 0,
+    ]
+    for there in candidates:
+        areas = there.sum(axis=across)
+        if areas.any():
+            index = int(areas.argmax())
+            break
+    return Place(tuple(images), (grey, classes, predicted), axis, index, picture)  # type: ignore[arg-type]
+
+
+def best_slice(image: sitk.Image, label: sitk.Image, prediction: sitk.Image, **focus: int) -> Slice:
+    """That plane as it is looked at; arguments as of `best_place`."""
+    return slice_at(best_place(image, label, prediction, **focus))
+
+
+def slice_at(place: Place) -> Slice:
+    """A plane with superior, or else anterior, at the top."""
+    grey, classes, predicted = place.arrays
+    spacing = np.array(place.images[0].GetSpacing())
+    across, down = (i for i in range(3) if i != place.axis)
     upwards = down == 2  # superior is shown at the top
 
-    areas = ((classes > 0) & (classes < IGNORE)).sum(axis=(across, down))
-    if not areas.any():
-        areas = (predicted > 0).sum(axis=(across, down))
-    index = int(areas.argmax()) if areas.any() else len(areas) // 2
-
     def view(array: np.ndarray) -> np.ndarray:
-        plane = array.take(index, axis=axis).T
+        plane = array.take(place.index, axis=place.axis).T
         return plane[::-1] if upwards else plane
 
-    direction = np.array(images[0].GetDirection()).reshape(3, 3)
+    direction = np.array(place.images[0].GetDirection()).reshape(3, 3)
     right, below = direction[:, across], direction[:, down] * (-1 if upwards else 1)
     sides = {"right": right, "left": -right, "bottom": below, "top": -below}
     return Slice(
         image=view(grey).astype(float),
         label=view(classes),
         prediction=view(predicted),
-        spacing_mm=None if picture and np.all(spacing == 1) else (float(spacing[down]), float(spacing[across])),
-        letters={} if picture else {side: letters(d) for side, d in sides.items()},
-        plane="picture" if picture else PLANES[axis],
-        index=index,
-        count=len(areas),
+        spacing_mm=None if place.picture and np.all(spacing == 1) else (float(spacing[down]), float(spacing[across])),
+        letters={} if place.picture else {side: letters(d) for side, d in sides.items()},
+        plane=place.plane,
+        index=place.index,
+        count=place.count,
     )
 
 
@@ -116,7 +176,11 @@ def window(shown: Slice) -> tuple[float, float]:
 
 def structures(shown: Slice) -> np.ndarray:
     """(H, W) where label or prediction have any."""
-    return ((shown.label > 0) & (shown.label < IGNORE)) | (shown.prediction > 0)
+    return structure_voxels(shown.label, shown.prediction)
+
+
+def structure_voxels(label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    return ((label > 0) & (label < IGNORE)) | (prediction > 0)
 
 
 def grey(low: float, high: float) -> str:

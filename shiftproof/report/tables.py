@@ -110,20 +110,21 @@ def structure_cell(values: pd.Series, row: str, metric: str) -> Found:
     }
 
 
-def distributions(results: Results, values: pd.DataFrame) -> list[Found]:
+def distributions(found: Found) -> list[Found]:
     """How subjects scatter around a row's mean of the primary metric."""
-    digits = scale(results.primary).digits
-    tail = 5 if scale(results.primary).higher_is_better else 95
-    found = []
-    for recipe in results.recipes:
-        own = values[values["row"] == recipe["name"]].groupby("subject")["value"].mean().dropna().to_numpy()
-        if not len(own):
-            continue
-        low, middle, high, worst = np.percentile(own, [25, 50, 75, tail])
-        extreme = own.min() if tail == 5 else own.max()
-        numbers = [own.mean(), own.std(ddof=1) if len(own) > 1 else np.nan, middle, low, high, worst, extreme]
-        found.append({"row": recipe["name"], "n": len(own), "numbers": [number(float(v), digits) for v in numbers]})
-    return found
+    digits = int(found["primary"]["digits"])
+    return [
+        {
+            "row": r["row"],
+            "n": r["spread"]["n"],
+            "numbers": [number(v, digits) for v in (r["overall"]["mean"], *(r["spread"][k] for k in SPREAD_KEYS))],
+        }
+        for r in found["rows"]
+        if r["spread"]["n"]
+    ]
+
+
+SPREAD_KEYS = ("sd", "median", "lower", "upper", "tail", "worst")
 
 
 def comparisons(found: Found) -> list[Found]:
@@ -137,6 +138,7 @@ def comparisons(found: Found) -> list[Found]:
             "verdict": c["verdict"],
             "cells": [
                 str(c["n"]),
+                span(c["low_corrected"], c["high_corrected"], digits, signed=True) or number(None),
                 number(c["median_difference"], digits, signed=True),
                 number(c["hodges_lehmann"], digits, signed=True),
                 number(c["sd"], digits),
@@ -146,8 +148,6 @@ def comparisons(found: Found) -> list[Found]:
                 f"{c['wins']} / {c['ties']} / {c['losses']}",
                 p_value(c["p"]).removeprefix("= "),
                 p_value(c["p_corrected"]).removeprefix("= "),
-                number(c["detectable"], digits),
-                str(c["needed"]) if c["needed"] else number(None),
             ],
         }
         for c in found["comparisons"]
@@ -155,8 +155,8 @@ def comparisons(found: Found) -> list[Found]:
 
 
 COMPARISON_COLUMNS = [
-    "n", "median", "Hodges–Lehmann", "SD", "d_z", "rank-biserial", "correlation", "wins / ties / losses",
-    "p", "p corrected", "detectable at 80 %", "n needed",
+    "n", "interval, corrected", "median", "Hodges–Lehmann", "SD", "d_z", "rank-biserial", "correlation",
+    "wins / ties / losses", "p", "p corrected",
 ]  # fmt: skip
 
 

@@ -1,16 +1,18 @@
 """The answer in words, made by rule from the numbers: nothing is claimed that the tests do not carry.
 
-"Better" is said only where the corrected p is below 0.05 and the interval of the difference excludes
-0; everything else is "no reliable difference". Nobody is called the winner who does not beat each
+"Better" is said only where the corrected p is below 0.05 and the interval at the corrected level lies
+beyond 0 and beyond the declared margin; "equivalent" only where two one-sided tests against that margin
+say so; everything else is "no reliable difference". Nobody is called the winner who does not beat each
 other row.
 """
 
 from __future__ import annotations
 
+from .certainty import STABLE, power_text, ranking_text, tests_text
 from .comparing import LEVEL, beyond_reach, rivalries
+from .halving import waiting
 from .numbers import count, estimate, known, listed, number, p_value, percent, plural, span
 from .phrases import (
-    TESTS,
     Found,
     called,
     closes,
@@ -32,7 +34,7 @@ from .phrases import (
 def headline(found: Found) -> str:
     """One or two sentences for the top of the page."""
     if not scored(found):
-        return "There is no answer yet: nothing has been scored."
+        return waiting(found["halving"]) if found["halving"] else "There is no answer yet: nothing has been scored."
     if found["kind"] == "evaluation":
         return evaluation_headline(found)
     return f"{drop_headline(found)} {help_headline(found)}".strip()
@@ -55,7 +57,12 @@ def evidence(found: Found) -> list[dict[str, str]]:
             ("What does not", no_help_text(found)),
             ("Selected", selected_text(found)),
         ]
-    parts += [("Winner", winner_text(found)), ("Tests", tests_text(found))]
+    parts += [
+        ("Winner", winner_text(found)),
+        ("Ranking", ranking_text(found)),
+        ("Power", power_text(found)),
+        ("Tests", tests_text(found)),
+    ]
     return [{"about": about, "text": text} for about, text in parts if text]
 
 
@@ -76,6 +83,8 @@ def drop_headline(found: Found) -> str:
         return (
             f"{count(c['n'], 'subject')} {'is' if c['n'] == 1 else 'are'} too few to tell what an unseen {word} costs."
         )
+    if c["verdict"] == "equivalent":
+        return f"No loss at unseen {plural(word)} beyond {size(found, c['margin'])} {unit(found)}."
     return f"No reliable loss at unseen {plural(word)}."
 
 
@@ -84,7 +93,7 @@ def drop_text(found: Found) -> str:
     if c is None:
         return f"Not measured: {why_no_drop(found)}."
     plain, best = (row(found, c[k])["overall"] for k in ("b", "a"))
-    claim = "" if c["verdict"] == "better" else f" That is {claims(c)}."
+    claim = "" if c["verdict"] == "better" else f" That is {claims(found, c)}."
     here = [f"{d} {estimate(i, digits(found), signed=True)}" for d, i in found["drops"].items() if known(i["mean"])]
     return (
         f"At {plural(word)} that training never saw, {called(found, c['b'])} scores {score(found, plain)}; "
@@ -135,7 +144,7 @@ def help_text(found: Found) -> str:
 def no_help_text(found: Found) -> str:
     """Each row that does not beat its reference, by name."""
     texts = [
-        f"{c['a']} does not beat {called(found, c['b'])}: {claims(c)}, {tested(found, c)}{still(found, c['a'])}."
+        f"{c['a']} does not beat {called(found, c['b'])}: {claims(found, c)}, {tested(found, c)}{still(found, c['a'])}."
         for c in remedies(found)
         if c["verdict"] != "better"
     ]
@@ -155,15 +164,20 @@ def still(found: Found, name: str) -> str:
     return closes(found, name) if gap and not gap["reason"] and gap["low"] > 0 else ""
 
 
-def claims(c: Found) -> str:
+def claims(found: Found, c: Found) -> str:
     """A verdict within a sentence."""
     if c["verdict"] in ("better", "worse"):
         return f"reliably {c['verdict']}"
+    if c["verdict"] == "equivalent":
+        return f"equivalent within {size(found, c['margin'])} {unit(found)}"
     if c["n"] < 2:
         return "too few subjects to test"
-    # A few outliers can make p small and the interval wide.
-    torn = c["p_corrected"] < LEVEL
-    return "no reliable difference" + (" (p is small, but the interval contains 0)" if torn else "")
+    text = "no reliable difference"
+    if not c["p_corrected"] < LEVEL:
+        return text
+    if c["low_corrected"] <= 0 <= c["high_corrected"]:  # a few outliers can make p small and the interval wide
+        return f"{text} (p is small, but the corrected interval contains 0)"
+    return f"not reliably more than the margin of {size(found, c['margin'])} apart"
 
 
 # Selection and winner ----------------------------------------------------------------------------
@@ -182,6 +196,8 @@ def selected_text(found: Found) -> str:
     if of["worst"] and len(of["covers"]) > 1:
         worst = of["worst"]["domain"]
         text += f", at the worst of them, {worst}, {score(found, of['domains'][worst])}"
+        share = of["worst"]["share"].get(worst, 1.0)
+        text += f" (the worst in {percent(share)} of draws of subjects)" if share < STABLE else ""
     return f"{text}."
 
 
@@ -203,22 +219,11 @@ def winner_text(found: Found) -> str:
         return f"None. {name} has the best mean, but was not tested against each other row."
     closest = min(rivals, key=lambda c: abs(c["mean_difference"]))
     more = f" and {len(rivals) - 1} more" if len(rivals) > 1 else ""
+    is_not = f"{claims(found, closest)} to" if closest["verdict"] == "equivalent" else "not reliably better than"
     return (
-        f"None. {name} has the best mean but is not reliably better than {closest['b']}{more}: "
+        f"None. {name} has the best mean but is {is_not} {closest['b']}{more}: "
         f"{difference(found, closest)}, p {p_value(closest['p_corrected'])} "
         f"(corrected for {count(closest['family_size'], 'pair')} of rows: the best was picked after looking)."
-    )
-
-
-def tests_text(found: Found) -> str:
-    pairs = primary(found)
-    if not pairs:
-        return ""
-    test = TESTS.get(pairs[0]["test"], pairs[0]["test"])
-    which = "of rows with their references" if found["source_only"] else "of rows"
-    return (
-        f"Over subjects, two-sided: {test}; p corrected by Holm’s rule for {count(len(pairs), 'comparison')} "
-        f"{which}. “Better” needs a corrected p below 0.05 and a 95 % interval that excludes 0."
     )
 
 
@@ -254,4 +259,4 @@ def seen_text(found: Found) -> str:
 
 
 def pairs_text(found: Found) -> str:
-    return " ".join(f"{c['a']} against {c['b']}: {claims(c)}, {tested(found, c)}." for c in primary(found))
+    return " ".join(f"{c['a']} against {c['b']}: {claims(found, c)}, {tested(found, c)}." for c in primary(found))

@@ -20,7 +20,7 @@ from shiftproof.cli import main
 
 COMMANDS = [
     "demo", "cohort", "cohort import", "cohort check", "cohort show", "train", "study", "evaluate", "report",
-    "deliver", "predict", "methods", "networks", "scenario",
+    "deliver", "predict", "methods", "networks", "scenario", "power", "compare", "metrics",
 ]  # fmt: skip
 
 

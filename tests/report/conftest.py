@@ -265,12 +265,24 @@ def usual(usual_study: Path) -> dict:
     return summary(usual_study)
 
 
+@pytest.fixture(scope="session")
+def study_writer() -> Callable[..., Path]:
+    """Writes a study into any folder, for fixtures that many tests share."""
+    return write_study
+
+
 @pytest.fixture
 def make_study(tmp_path: Path) -> Callable[..., Path]:
     def made(name: str = "study", **options: object) -> Path:
         return write_study(tmp_path / name, **options)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def make_study_at() -> Callable[..., Path]:
+    """For fixtures of a module, which have their own folders."""
+    return write_study
 
 
 @pytest.fixture(scope="session")

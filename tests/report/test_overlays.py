@@ -8,8 +8,10 @@ import pytest
 import SimpleITK as sitk
 
 from shiftproof.errors import ShiftproofError
-from shiftproof.report.cases import Case, located, meaning_of, overlay, picked
+from shiftproof.report.cases import overlay, picked
+from shiftproof.report.meaning import meaning_of
 from shiftproof.report.reading import read_results
+from shiftproof.report.scans import Case, located
 from shiftproof.report.slices import MARGIN, PANEL, Slice, best_slice, cropped, draw, letters, on_grid, window
 from shiftproof.statistics import per_subject
 

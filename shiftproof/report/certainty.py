@@ -1,0 +1,76 @@
+"""How sure the answer is, in words: the order of rows, what so many subjects can show, and what was tested."""
+
+from __future__ import annotations
+
+from .numbers import count, number, percent
+from .phrases import TESTS, Found, primary, size, unit
+
+STABLE = 0.95  # share of bootstraps from which a place is called settled
+
+
+def ranking_text(found: Found) -> str:
+    """How often each row would come first, were other subjects drawn."""
+    if not found["ranking"] or found["ranking"]["reason"]:
+        return ""
+    first = sorted(found["ranking"]["first"].items(), key=lambda item: -item[1])
+    (name, share), *others = [(n, v) for n, v in first if v > 0]
+    draws = f"{found['ranking']['resamples']} draws of other subjects like these"
+    text = f"{name} comes first in {percent(share)} of {draws}"
+    text += f", {others[0][0]} in {percent(others[0][1])}" if others else ""
+    if share < STABLE:
+        return f"{text}: who is first is not settled."
+    return f"{text}." if found["winner"] == name else f"{text}. To be first so often is not yet to be reliably better."
+
+
+def power_text(found: Found) -> str:
+    """What so many subjects can show, and what they cannot."""
+    facts = found["power"]
+    if facts is None:
+        return ""
+    text = (
+        f"With the spread of differences seen here, {subjects_span(facts)} show a true difference of "
+        f"{range_of(found, facts['detectable'])} {unit(found)}{depending(facts['detectable'])} in 8 of 10 such studies"
+    )
+    if facts["family_size"] > 1:
+        corrected = range_of(found, facts["detectable_corrected"])
+        text += f" ({corrected} when corrected for {count(facts['family_size'], 'comparison')})"
+    text += "; smaller ones would mostly be missed."
+    c = facts["undecided"]
+    if c and c["needed"] and c["needed"] > c["n"]:
+        text += (
+            f" To tell {c['a']} from {c['b']} at the difference seen, {size(found, c['mean_difference'])}, "
+            f"would take {c['needed']} subjects."
+        )
+    return text
+
+
+def subjects_span(facts: Found) -> str:
+    low, high = facts["n"]
+    return count(high, "subject") if low == high else f"{low} to {high} subjects"
+
+
+def range_of(found: Found, ends: list[float]) -> str:
+    low, high = (size(found, end) for end in ends)
+    return high if low == high else f"{low} to {high}"
+
+
+def depending(ends: list[float]) -> str:
+    return "" if ends[0] == ends[1] else ", depending on the pair,"
+
+
+def tests_text(found: Found) -> str:
+    pairs = primary(found)
+    if not pairs:
+        return ""
+    test = TESTS.get(pairs[0]["test"], pairs[0]["test"])
+    which = "of rows with their references" if found["source_only"] else "of rows"
+    many, margin = count(len(pairs), "comparison"), found["margin"]
+    beyond = f"beyond the margin of {size(found, margin)} {unit(found)}" if margin else "beyond 0"
+    level = number(100 * pairs[0]["level_corrected"], 2).rstrip("0").rstrip(".")
+    text = (
+        f"Over subjects, two-sided: {test}; p corrected by Holm’s rule for {many} {which}. “Better” needs a corrected "
+        f"p below 0.05 and all of the {level} % interval (Bonferroni) {beyond}."
+    )
+    if not margin:
+        return text
+    return f"{text} “Equivalent” needs two one-sided tests within ±{size(found, margin)}, corrected likewise."
