@@ -162,10 +162,15 @@ def replicated(rows: Sequence[Recipe], times: int) -> list[Recipe]:
     if times < 1:
         raise OptionError(f"replicates must be at least 1, got {times}")
     return [
-        dataclasses.replace(row, name=f"{row.name} #{i + 1}", replicate=row.replicate + i)
+        dataclasses.replace(row, name=replicate_name(row.name, i), replicate=row.replicate + i)
         for row in rows
         for i in range(times)
     ]
+
+
+def replicate_name(name: str, number: int) -> str:
+    """Of a row's replicate, counted from 0."""
+    return f"{name} #{number + 1}"
 
 
 def mirror_axes(recipe: Recipe, dimensions: int) -> tuple[int, ...]:

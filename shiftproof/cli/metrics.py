@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ def metrics(
     from ..errors import OptionError
     from ..metrics.choice import recommend
     from ..metrics.described import METRICS, TASKS
+    from ..names import choose
     from .show import print_json
 
     properties = o.names(structure) or []
@@ -44,8 +46,11 @@ def metrics(
     if task is None and not properties:
         print_json(catalogue()) if json else _print_catalogue()
         return
+    choose(task or "segmentation", [*TASKS, *dict.fromkeys(m.name for m in METRICS)], "task or metric")
     named = [m for m in METRICS if m.name == task]
-    if named and task not in TASKS:
+    if named and properties:
+        raise OptionError(f'--structure goes with a task ({", ".join(TASKS)}), and "{task}" is a metric; leave it out')
+    if named:
         print_json([vars(m) for m in named]) if json else [_print_metric(vars(m)) for m in named]
         return
     advice = as_dict(recommend(task or "segmentation", properties=properties))
@@ -213,5 +218,7 @@ def _share(one: dict[str, Any]) -> str:
 
 
 def _span(values: tuple[float, float, float]) -> str:
+    if math.isnan(values[1]):
+        return "-"
     least, middle, most = (f"{v:.0f}" if v >= 100 or v == int(v) else f"{v:.3g}" for v in values)
     return f"{middle} ({least}, {most})"

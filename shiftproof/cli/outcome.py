@@ -10,11 +10,14 @@ import typer
 from .show import print_json, print_table
 
 
-def print_outcome(folder: Path, *, json: bool, **facts: Any) -> None:
-    """The comparison as a table and in words, and where the page lies; or all of it, and `facts`, as JSON."""
+def print_outcome(folder: Path, *, json: bool, found: dict[str, Any] | None = None, **facts: Any) -> None:
+    """The comparison as a table and in words, and where the page lies; or all of it, and `facts`, as JSON.
+
+    `found` is the folder's `summary` where it is known already: of many subjects it takes seconds.
+    """
     from ..report import summary, table
 
-    found = summary(folder)
+    found = summary(folder) if found is None else found
     if json:
         print_json(found | {"report": str(folder / "report.html"), **facts})
         return

@@ -17,8 +17,8 @@ def report(
     json: bool = JSON,
 ) -> None:
     """Write the report of a study again, from the rows that are there."""
-    from ..report import report as page
+    from ..report import reported
     from .outcome import print_outcome
 
-    page(study, viewer=viewer)
-    print_outcome(study, json=json)
+    _, found = reported(study, viewer=viewer)
+    print_outcome(study, json=json, found=found)

@@ -102,7 +102,7 @@ def study(
     interrupted study and retries what failed.
     """
     from ..metrics.rules import read_tolerance
-    from ..recipe import replicated
+    from ..recipe import replicate_name, replicated
     from ..report import report as page
     from ..study.declare import parse_families, parse_rows
     from ..study.halving import halve
@@ -121,7 +121,10 @@ def study(
     given = {name: value for name, value in cluster.items() if value is not None}
     where: dict[str, Any] = {"engine": engine, "cluster": given} if engine != "local" or given else {}
     rows = o.networked(parse_rows(methods, recipes), network, weights)
-    rows = rows if replicates == 1 else replicated(rows, replicates)
+    families = parse_families(recipes)
+    if replicates != 1:
+        rows = replicated(rows, replicates)
+        families = {replicate_name(row, i): family for row, family in families.items() for i in range(replicates)}
     common: dict[str, Any] = {
         "domain": domain,
         "sources": o.names(sources),
@@ -153,7 +156,7 @@ def study(
                 folder,
                 held_out=held or [],
                 rungs=rungs_of(rung_seconds, rung_steps, 1 if rung_seeds is None else rung_seeds),
-                families=parse_families(recipes),
+                families=families,
                 progress=shown_stage,
                 **{name: value for name, value in options.items() if value is not None},
                 **common,

@@ -81,7 +81,7 @@ def guessed(
 
     Args:
         header: Of the table.
-        numeric: The columns whose cells are numbers.
+        numeric: The columns whose cells are numbers, but for slips.
         metric: The one that is asked for; a column of this name holds the values.
         given: Column by meaning, such as {"subject": "Fall"}; these are not guessed.
         where: What to call the table in messages.
@@ -107,6 +107,8 @@ def guessed(
     value = found["value"]
     if "value" not in given and metric is not None and not found["metric"]:
         value = next((name for name in free if same(name, metric)), value)
+    if not free:  # not one score may be there, and that is to be said of the right column
+        metrics = [name for name in header if name not in taken and normal(name) in BETTER_HIGHER + BETTER_LOWER]
     value = value if value is not None else metrics[0] if metrics else None
     method, named, structure, domain, seed = (
         found[part] or "" for part in ("method", "metric", "structure", "domain", "seed")

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..report.comparing import BOOTSTRAP_PAIRS, LEVEL
+from ..report.trainings import Trainings, trainings_of
 from ..statistics import (
     Equivalence,
     correct,
@@ -24,6 +26,7 @@ from ..statistics import (
 from ..statistics.exaggeration import exaggeration
 from ..statistics.intervals import RESAMPLES, IntervalMethod
 from ..statistics.paired import tidy
+from ..statistics.power import smallest_p
 from .question import Question
 from .reading import Scores
 
@@ -31,7 +34,7 @@ Found = dict[str, Any]
 
 MOST_FLIPS = 5_000_000_000  # signs to draw in all, some minutes; above, t-tests, which many subjects allow
 PATIENCE = 3.0  # seconds without a word
-TAIL = 20  # bootstrap samples beyond each end of an interval, at least
+TAIL = 20  # drawn signs that may be as extreme as a p at the corrected level, at least
 
 
 def compared(
@@ -48,13 +51,15 @@ def compared(
         progress: Called with pairs done and their number, once it takes long enough to wonder.
     """
     members = family(scores.methods, question, means)
+    trainings = trainings_of(scores.tidy.rename(columns={"method": "row", "domain": "held_out"}), [])
     found, started = [], time.monotonic()
     for a, b in members:
-        found.append(pair(scores.cells, a, b, question, len(members)))
+        one = pair(scores.cells, a, b, question, len(members))
+        found.append(one | survives(trainings, one, question))
         if progress is not None and time.monotonic() - started > PATIENCE:
             progress(len(found), len(members))
-    for kind in ("p", "p_equivalent", "p_no_worse"):
-        for one, p in zip(found, correct([f[kind] for f in found], question.rule), strict=True):
+    for kind, of in {"p": "p_both", "p_equivalent": "p_equivalent", "p_no_worse": "p_no_worse"}.items():
+        for one, p in zip(found, correct([f[of] for f in found], question.rule), strict=True):
             one[f"{kind}_corrected"] = float(p)
     return [f | {"verdict": verdict(f, question)} for f in found]
 
@@ -76,7 +81,7 @@ def pair(cells: pd.DataFrame, a: str, b: str, question: Question, family_size: i
     level = 1 - question.level
     c = paired(first, second, test=test, level=level, resamples=RESAMPLES if n <= 20 else resamples, seed=question.seed)  # type: ignore[arg-type]
     strict = 1 - question.level / family_size
-    around = interval(tidy(first - second), level=strict, method=kind(n, strict), seed=question.seed)
+    around = interval(tidy(first - second), level=strict, method=kind(question.level / family_size), seed=question.seed)
     same = equivalence(first, second, margin=question.margin, level=question.level) if question.margin else None
     truth = question.margin or c.mean_difference
     return {
@@ -99,6 +104,20 @@ def pair(cells: pd.DataFrame, a: str, b: str, question: Question, family_size: i
     }
 
 
+def survives(trainings: Trainings, one: Found, question: Question) -> Found:
+    """Whether the difference is one of recipes: a second test, where both methods have several trainings.
+
+    Else what is compared are predictions as they are, and subjects alone decide.
+    """
+    a, b = one["a"], one["b"]
+    if not {a, b} <= set(trainings.scores):
+        return {"trainings": None, "p_both": one["p"]}
+    over = trainings.against(a, b, level=one["level_corrected"])
+    if over.reason or not math.isfinite(one["p"]):
+        return {"trainings": None, "p_both": one["p"]}
+    return {"trainings": dataclasses.asdict(over), "p_both": max(one["p"], over.p)}
+
+
 def no_worse_p(same: Equivalence | None, question: Question) -> float:
     """One-sided p of "the first is worse than the second by the margin or more"."""
     if same is None:
@@ -118,9 +137,9 @@ def apart(cells: pd.DataFrame, a: str, b: str, question: Question) -> Any:
     return unpaired(*sides, level=1 - question.level, seed=question.seed)
 
 
-def kind(n: int, level: float) -> IntervalMethod:
-    """ "auto", unless the bootstrap would have to read its ends off a handful of samples."""
-    return "auto" if RESAMPLES * (1 - level) / 2 >= TAIL and n <= 5000 else "t"
+def kind(level: float) -> IntervalMethod:
+    """ "auto", unless the bootstrap would have to read its ends off a handful of samples: as in a study's report."""
+    return "auto" if level >= LEVEL / BOOTSTRAP_PAIRS else "t"
 
 
 def verdict(f: Found, question: Question) -> str:
@@ -128,15 +147,29 @@ def verdict(f: Found, question: Question) -> str:
 
     "better" takes a corrected p below the level and an interval at the corrected level that lies beyond 0 and, where
     there is one, beyond the margin. "equivalent" takes both one-sided tests against the margin, corrected likewise.
+    Where both methods have several trainings, the interval over these has to say the same.
     """
     if not math.isfinite(f["p_corrected"]) or not math.isfinite(f["low_corrected"]):
         return "not tested"
     beyond = f["low_corrected"] > question.margin or f["high_corrected"] < -question.margin
+    if over := f["trainings"]:
+        beyond = beyond and (over["low"] > question.margin or over["high"] < -question.margin)
     if f["p_corrected"] < question.level and beyond:
         return "better" if (f["mean_difference"] > 0) == question.metric.higher_is_better else "worse"
-    return "equivalent" if f["p_equivalent_corrected"] < question.level else "no reliable difference"
+    inside = not over or (over["low"] > -question.margin and over["high"] < question.margin)
+    return "equivalent" if f["p_equivalent_corrected"] < question.level and inside else "no reliable difference"
 
 
-def beyond_reach(f: Found, question: Question) -> bool:
-    """Whether not even the largest difference could be called reliable with so few subjects."""
-    return f["n"] < 2 or (f["test"] == "permutation" and f["family_size"] * 2 / 2 ** f["n"] >= question.level)
+def beyond_reach(pairs: list[Found], question: Question) -> bool:
+    """Whether not even the largest differences could be called reliable with so few subjects.
+
+    The rule itself corrects the smallest p that each pair can have: of all pairs at once, Holm's multiplies it by
+    their number, Hommel's or Benjamini and Hochberg's does not.
+    """
+    least = [least_p(f) for f in pairs if f["n"]]
+    return not least or float(correct(least, question.rule).min()) >= question.level
+
+
+def least_p(f: Found) -> float:
+    """The smallest p that a pair can have with its subjects."""
+    return smallest_p(f["n"]) if f["test"] == "permutation" else 0.0

@@ -105,6 +105,11 @@ def from_table(path: Path, name: str, metric: str | None, columns: Mapping[str, 
         notes.append(f"{path.name}: columns taken as {found.words}")
     facts = facts_beside(path) if path.name == "rows.csv" else {}
     if found.methods:
+        for method in found.methods:  # slips are named by column and line while these are still there
+            numbers_of(table, method, path, [])
+        rest = [str(c) for c in table if c and c not in taken_by(found)]
+        empty = [c for c in rest if table[c].str.lower().isin(MISSING).all()]
+        notes += [f"{path.name}: no score in {some(empty)}: left out"] if empty else []
         table = table.melt(
             id_vars=[c for c in table if c not in found.methods], var_name=" method", value_name=" value"
         )
@@ -143,13 +148,17 @@ def from_table(path: Path, name: str, metric: str | None, columns: Mapping[str, 
     )  # fmt: skip
 
 
+def taken_by(found: Columns) -> list[str]:
+    """Columns that have a meaning."""
+    return [found.subject, found.value, found.metric, found.structure, found.domain, found.seed, *found.methods]
+
+
 def likely_method(table: pd.DataFrame, found: Columns, numeric: Sequence[str]) -> str:
     """The one text column that tells a subject's lines apart, where subjects have several; "" if there is none."""
-    taken = [found.subject, found.value, found.metric, found.structure, found.domain, found.seed]
     keys = [found.subject, *(c for c in (found.metric, found.structure, found.domain, found.seed) if c)]
     if not table.duplicated(keys).any():
         return ""
-    free = [str(c) for c in table if c not in taken and c not in numeric and 1 < table[c].nunique() < len(table)]
+    free = [str(c) for c in table if c not in [*taken_by(found), *numeric] and 1 < table[c].nunique() < len(table)]
     apart = [c for c in free if not table.duplicated([*keys, c]).any()]
     return apart[0] if len(apart) == 1 else ""
 
@@ -186,9 +195,9 @@ def of_metric(
 
 
 def is_numeric(cells: pd.Series) -> bool:
-    """Whether what is there are numbers; a column without any is none."""
+    """Whether what is there are numbers, but for slips that `numbers_of` names; a column without any is none."""
     there = cells[~cells.str.lower().isin(MISSING)]
-    return len(there) > 0 and bool(pd.to_numeric(there, errors="coerce").notna().all())
+    return len(there) > 0 and bool(pd.to_numeric(there, errors="coerce").notna().mean() > 0.5)
 
 
 def numbers_of(table: pd.DataFrame, name: str, path: Path, notes: list[str]) -> pd.Series:

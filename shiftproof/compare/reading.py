@@ -89,10 +89,13 @@ def read_scores(
     names = distinct_names(places)
     parts = [read_part(p, n, metric, columns) for p, n in zip(places, names, strict=True)]
     tidy, notes = joined(parts)
+    word = next((p.domain_word for p in parts if p.domain_word), "domain")
+    if not all(p.ours for p in parts):
+        notes += travelling(tidy, word)
     return Scores(
         tidy=tidy,
         metric=common_metric(parts),
-        domain_word=next((p.domain_word for p in parts if p.domain_word), "domain"),
+        domain_word=word,
         notes=list(dict.fromkeys([n for p in parts for n in p.notes] + notes)),
         sources=[str(p) for p in places],
         undefined=undefined(parts),
@@ -134,6 +137,8 @@ def joined(parts: list[Part]) -> tuple[pd.DataFrame, list[str]]:
     for i, part in enumerate(parts):
         if not part.own_names and tables[i]["method"].nunique() == 1 and len(parts) > 1:
             tables[i] = tables[i].assign(method=part.name)
+    tables, said = placed(tables)
+    notes += said
     clashing = clashes(tables)
     if clashing:
         notes.append(f"{some(sorted(clashing))} came from several files, on the same subjects: named by file too")
@@ -147,6 +152,31 @@ def joined(parts: list[Part]) -> tuple[pd.DataFrame, list[str]]:
     if split:
         notes.append(f"{some([str(m) for m in split])} came from several files, on different subjects: put together")
     return together[TIDY], notes
+
+
+def placed(tables: list[pd.DataFrame]) -> tuple[list[pd.DataFrame], list[str]]:
+    """With the domain that other lines name, where some lines of a subject name none: else they would share nothing."""
+    together = pd.concat(tables)
+    named = together[together["domain"] != ""].groupby("subject")["domain"]
+    only = named.first()[named.nunique() == 1]
+    nameless = together.loc[together["domain"] == "", "subject"]
+    filled = nameless[nameless.isin(only.index)].nunique()
+    if not filled:
+        return tables, []
+    whole = [t.assign(domain=t["domain"].where(t["domain"] != "", t["subject"].map(only).fillna(""))) for t in tables]
+    return whole, [f"{count(filled, 'subject')} without a domain in some lines: taken from those that name it"]
+
+
+def travelling(tidy: pd.DataFrame, word: str) -> list[str]:
+    """A word on subjects of several domains: people who went there, or numbers that each site gave anew."""
+    several = tidy.dropna(subset="value").groupby("subject")["domain"].nunique()
+    many = int((several > 1).sum())
+    if not many:
+        return []
+    return [
+        f"{count(many, 'subject')} of more than one {word}: averaged, one value a subject; if these are different "
+        "people of the same name, give them different ones"
+    ]
 
 
 def undefined(parts: list[Part]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from ..files import replacing, write_json, write_text
 from ..names import choose
 from ..report.findings import plain
 from ..report.numbers import count, listed
+from ..statistics.intervals import constant
 from .many import Ranking, method_facts, mixed_facts, ranked, ranking_facts
 from .pairs import compared
 from .parts import some
@@ -152,17 +153,25 @@ def chosen(scores: Scores, methods: Sequence[str] | None) -> Scores:
 
 
 def filled(scores: Scores, value: float) -> Scores:
-    """With a score where a method has none and another has."""
+    """With a score where a method has none and another has, but for what a study says is rightly absent."""
     cells = scores.cells.dropna(how="all")
-    holes = {name: int(n) for name, n in cells.isna().sum().items() if n}
+    lacking = cells[~cells.index.isin(scores.undefined)].isna()
+    holes = {str(name): int(n) for name, n in lacking.sum().items() if n}
     if not holes:
         return scores
-    tidy = cells.fillna(value).melt(ignore_index=False, var_name="method", value_name="value").reset_index()
+    seeds = {str(name): own.unique() for name, own in scores.tidy.groupby("method")["seed"]}
+    added = [
+        {"method": name, "domain": domain, "subject": subject, "seed": seed, "value": value}
+        for name in holes
+        for domain, subject in lacking.index[lacking[name]]
+        for seed in seeds[name]
+    ]
     order = {name: i for i, name in enumerate(scores.methods)}
+    absent = pd.MultiIndex.from_frame(scores.tidy[["domain", "subject"]]).isin(scores.undefined)
+    tidy = pd.concat([scores.tidy[scores.tidy["value"].notna() | absent], pd.DataFrame(added)])
     tidy = tidy.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
-    said = listed([f"{name} {n}" for name, n in holes.items()])
-    note = f"missing scores count as {value:g}: {said}"
-    return dataclasses.replace(scores, tidy=tidy.assign(seed="0"), notes=[*scores.notes, note])
+    note = f"missing scores count as {value:g}: {listed([f'{name} {n}' for name, n in holes.items()])}"
+    return dataclasses.replace(scores, tidy=tidy, notes=[*scores.notes, note])
 
 
 def left_out(scores: Scores, found: Found) -> list[str]:
@@ -172,8 +181,14 @@ def left_out(scores: Scores, found: Found) -> list[str]:
     nowhere = len(scores.cells) - len(cells)
     if nowhere:
         notes.append(f"{count(nowhere, 'subject')} without a score by any method left out")
+    expected = cells[~cells.index.isin(scores.undefined)]
+    if len(expected) < len(cells):
+        notes.append(
+            f"{count(len(cells) - len(expected), 'subject')} where a method has rightly no number, such as for a "
+            "structure that is absent: in no ranking, and in the pairs of methods that have one"
+        )
     for name in scores.methods:
-        lacking = list(cells.index[cells[name].isna()].get_level_values("subject"))
+        lacking = list(expected.index[expected[name].isna()].get_level_values("subject"))
         if lacking:
             who = f"{len(lacking)} of {count(len(cells), 'subject')} ({some(lacking, 4)})"
             notes.append(
@@ -184,10 +199,10 @@ def left_out(scores: Scores, found: Found) -> list[str]:
         notes.append(f"ranking: {found['ranking']['note']}")
     alike = [f"{p['a']} and {p['b']}" for p in found["pairs"] if same(p)]
     notes += [f"the same scores in every subject: {some(alike)}"] if alike else []
-    constant = [m["method"] for m in found["methods"] if m["n"] > 1 and m["spread"]["sd"] == 0]
+    flat = [m["method"] for m in found["methods"] if m["n"] > 1 and constant(scores.cells[m["method"]].dropna())]
     seeds = scores.tidy["seed"].nunique()
     notes += [f"{count(seeds, 'seed')} averaged, one value a subject"] if seeds > 1 else []
-    return notes + ([f"one score for all subjects: {some(constant)}"] if constant else [])
+    return notes + ([f"one score for all subjects: {some(flat)}"] if flat else [])
 
 
 def same(p: Found) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..report.numbers import count, estimate, known, listed, number, p_value, percent, span
 from ..report.phrases import TESTS
-from .pairs import beyond_reach
+from .pairs import beyond_reach, least_p
 from .question import Question
 
 Found = dict[str, Any]
@@ -30,26 +30,27 @@ def headline(found: Found, question: Question) -> str:
     if len(methods) == 1:
         one = methods[0]
         return f"{one['method']} scores {score(one, question)}. One method alone: there is nothing to compare it with."
+    if not any(m["n"] for m in methods):
+        return "No method has a score, so there is nothing to compare."
     if not any(p["n"] for p in pairs):
         return "The methods share no subject, so nothing can be said of their difference."
-    if all(beyond_reach(p, question) for p in pairs):
+    if beyond_reach(pairs, question):
         few = max(p["n"] for p in pairs)
         return f"{count(few, 'shared subject')} {'is' if few == 1 else 'are'} too few to tell these methods apart."
     if question.reference is not None:
         return against_reference(found, question)
-    return single(pairs[0], question) if len(pairs) == 1 else among_all(found)
+    return single(pairs[0], question) if len(pairs) == 1 else among_all(found, question)
 
 
 def single(p: Found, question: Question) -> str:
     a, b = p["a"], p["b"]
     if p["verdict"] in ("better", "worse"):
-        first, second = (a, b) if p["verdict"] == "better" else (b, a)
-        return f"{first} is better than {second}: {difference(p, question)}."
+        return f"{a} is {p['verdict']} than {b}: {difference(p, question)}."
     if p["verdict"] == "equivalent":
         return f"{a} and {b} are equivalent within {size(question.margin, question)}: {difference(p, question)}."
     if p["verdict"] == "not tested":
         return f"{a} and {b} cannot be tested: {p['reason']}."
-    return f"No reliable difference between {a} and {b}: {difference(p, question)}."
+    return f"No reliable difference{beyond(question)} between {a} and {b}: {difference(p, question)}."
 
 
 def against_reference(found: Found, question: Question) -> str:
@@ -57,19 +58,20 @@ def against_reference(found: Found, question: Question) -> str:
     for p in found["pairs"]:
         by.setdefault(p["verdict"], []).append(p["a"])
     texts = []
-    for verdict, words in (("better", "better than"), ("worse", "worse than"), ("equivalent", "equivalent to")):
+    equal = f"equivalent within {size(question.margin, question)} to"
+    for verdict, words in (("better", "better than"), ("worse", "worse than"), ("equivalent", equal)):
         if by.get(verdict):
             are = "is" if len(by[verdict]) == 1 else "are"
             texts.append(f"{named(by[verdict])} {are} {words} {question.reference}.")
     rest = by.get("no reliable difference", [])
     if rest and not texts:
-        return f"No method differs reliably from {question.reference}."
+        return f"No reliable difference{beyond(question)} from {question.reference}."
     return " ".join(
-        [*texts, f"No reliable difference from {question.reference}: {named(rest)}." if rest else ""]
+        [*texts, f"No reliable difference{beyond(question)} from {question.reference}: {named(rest)}." if rest else ""]
     ).strip()
 
 
-def among_all(found: Found) -> str:
+def among_all(found: Found, question: Question) -> str:
     pairs, names = found["pairs"], [m["method"] for m in found["methods"]]
     beaten: dict[str, set[str]] = {name: set() for name in names}
     for p in pairs:
@@ -81,8 +83,13 @@ def among_all(found: Found) -> str:
     if winner:
         return f"{winner} is better than each of the {len(names) - 1} other methods."
     if not apart:
-        return f"No reliable difference among {len(names)} methods."
-    return f"No method is better than all others; {apart} of {len(pairs)} pairs differ reliably."
+        return f"No reliable difference{beyond(question)} among {len(names)} methods."
+    return f"No method is better than all others; {apart} of {len(pairs)} pairs differ reliably{beyond(question)}."
+
+
+def beyond(question: Question) -> str:
+    """What a difference must exceed, where that is more than 0: one that is reliable may yet be too small."""
+    return f" beyond the margin of {size(question.margin, question)}" if question.margin else ""
 
 
 def evidence(found: Found, question: Question) -> list[dict[str, str]]:
@@ -108,17 +115,17 @@ def differences_text(found: Found, question: Question) -> str:
     apart.sort(key=lambda p: -abs(p["mean_difference"]))
     texts = []
     for p in apart[:SHOWN]:
-        turned = p["verdict"] == "worse"
-        a, b = (p["b"], p["a"]) if turned else (p["a"], p["b"])
         word = "corrected p" if p["family_size"] > 1 else "p"
-        texts.append(f"{a} is better than {b}: {difference(p, question)}, {word} {p_value(p['p_corrected'])}.")
+        texts.append(
+            f"{p['a']} is {p['verdict']} than {p['b']}: {difference(p, question)}, {word} {p_value(p['p_corrected'])}."
+        )
     if len(apart) > SHOWN:
         texts.append(f"{len(apart) - SHOWN} more in the table.")
     rest = [p for p in found["pairs"] if p["verdict"] == "no reliable difference"]
     if rest:
         shown = [f"{p['a']} and {p['b']} ({difference(p, question)})" for p in rest[:SHOWN]]
         more = f", and {len(rest) - SHOWN} more pairs" if len(rest) > SHOWN else ""
-        texts.append(f"No reliable difference between {'; '.join(shown)}{more}.")
+        texts.append(f"No reliable difference{beyond(question)} between {'; '.join(shown)}{more}.")
     why: dict[str, list[str]] = {}
     for p in found["pairs"]:
         if p["verdict"] == "not tested" and p["n"]:
@@ -161,8 +168,9 @@ def apart_text(found: Found, question: Question) -> str:
 
 
 def power_text(found: Found, question: Question) -> str:
-    """What this many subjects can see."""
-    pairs = [p for p in found["pairs"] if known(p["detectable"]) and p["detectable"] > 0]
+    """What this many subjects can see; nothing of pairs whose test cannot reach the level, whatever they differ by."""
+    able = [p for p in found["pairs"] if least_p(p) < question.level / p["family_size"]]
+    pairs = [p for p in able if known(p["detectable"]) and p["detectable"] > 0]
     if not pairs:
         return ""
     if len(pairs) > 1:
@@ -183,7 +191,8 @@ def power_text(found: Found, question: Question) -> str:
 
 def overstated_text(found: Found, question: Question) -> str:
     """The type-M warning, of the pair that it concerns most: a claim, else what comes nearest to one."""
-    pairs = [p for p in found["pairs"] if p["exaggeration"]["type_m"] >= OVERSTATED]
+    able = [p for p in found["pairs"] if least_p(p) < question.level]
+    pairs = [p for p in able if p["exaggeration"]["type_m"] >= OVERSTATED]
     if not pairs:
         return ""
     claimed = [p for p in pairs if p["verdict"] in ("better", "worse")]
@@ -273,11 +282,20 @@ def tests_text(found: Found, question: Question) -> str:
     against = f"each method against {question.reference}" if question.reference else "all pairs"
     many = count(pairs[0]["family_size"], "comparison")
     if pairs[0]["family_size"] == 1:
-        return f"Two-sided {test} on the subjects that both methods have, {level} interval."
+        return f"Two-sided {test} on the subjects that both methods have, {level} interval. {trainings_text(pairs)}"
     return (
         f"Two-sided {test} on the subjects that both methods have; the family is {against}, p corrected by "
-        f"{RULES[question.rule]} for {many}, intervals at {level} (Bonferroni)."
+        f"{RULES[question.rule]} for {many}, intervals at {level} (Bonferroni). {trainings_text(pairs)}"
     )
+
+
+def trainings_text(pairs: list[Found]) -> str:
+    """Whether what is better are recipes or these predictions."""
+    if all(p["trainings"] for p in pairs):
+        return "Over trainings, Welch’s t-test must agree; p is the larger of the two."
+    some = "Where both have several seeds, Welch’s t-test over trainings must agree. Else what"
+    start = some if any(p["trainings"] for p in pairs) else "What"
+    return f"{start} is compared are these predictions: another training of a recipe may turn it around."
 
 
 # Parts --------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..data.cohort import Cohort
-from ..data.images import array_of, read_image
+from ..data.images import array_of, is_picture, read_image
 from ..data.labels import IGNORE, LabelMap
 from ..data.parallel import run
 from ..data.targets import Targets
@@ -27,7 +28,7 @@ PAIR = 2
 """Several lesions are more than this: two may be the two sides of a body."""
 
 SPECK = 0.1
-"""Components smaller than this share of the largest are not counted for "several": labels have stray voxels."""
+"""Components smaller than this share of the largest do not count as lesions: labels have stray voxels."""
 
 RARE = 4
 """The commonest class is so many times as common as the rarest where classes are imbalanced."""
@@ -117,7 +118,7 @@ class _Scan:
     voxels: int
     ml: float
     components: int
-    several: bool
+    large: int
     small: bool
     wide: bool
 
@@ -131,31 +132,33 @@ def _read(path: Path, labels: LabelMap, domain: str, tolerance_mm: Tolerance) ->
         return str(error)
     grid = Grid(encoded.shape, tuple(float(s) for s in image.GetSpacing()))
     parts = np.array(labels.parts) if labels.kind == "multi-label" else None
+    # A picture has no third axis, whatever spacing its file is read with.
+    voxel_ml = math.nan if is_picture(image) else grid.voxel_ml
     found = {}
     for k, (name, annotated) in enumerate(zip(labels.structures, labels.annotated(domain)[1:], strict=True)):
         if annotated:
             own = encoded == k + 1
             if parts is not None:
                 own = parts[np.where(encoded == IGNORE, 0, encoded), k].astype(bool)
-            found[name] = _scan(own, grid, tolerance_of(tolerance_mm, name))
+            found[name] = _scan(own, grid, voxel_ml, tolerance_of(tolerance_mm, name))
     return found
 
 
-def _scan(structure: np.ndarray, grid: Grid, tolerance_mm: float) -> _Scan:
+def _scan(structure: np.ndarray, grid: Grid, voxel_ml: float, tolerance_mm: float) -> _Scan:
     from scipy.ndimage import find_objects
 
     voxels = int(np.count_nonzero(structure))
     (box,) = find_objects(structure.view(np.uint8), max_label=1)  # most of a scan is far from its structures
     sizes = np.bincount(components(structure[box]).ravel())[1:] if box else np.empty(0, int)
     large = int((sizes >= SPECK * sizes.max()).sum()) if voxels else 0
-    return _Scan(voxels, voxels * grid.voxel_ml, len(sizes), large > PAIR, *unstable(voxels, grid, tolerance_mm))
+    return _Scan(voxels, voxels * voxel_ml, len(sizes), large, *unstable(voxels, grid, tolerance_mm))
 
 
 def _summed(name: str, scans: Sequence[_Scan], clusters: list[str]) -> Look:
     own = [s for s in scans if s.voxels]
     small, wide = sum(s.small for s in own), sum(s.wide for s in own)
-    number = collections.Counter(s.components for s in own)
-    several = sum(s.several for s in own)
+    number = collections.Counter(s.large for s in own)
+    several = sum(s.large > PAIR for s in own)
     # Five vertebrae are five in nearly every scan; lesions are now three, now one.
     steady = bool(own) and number.most_common(1)[0][1] >= (1 - OFTEN) * len(own)
     properties = {

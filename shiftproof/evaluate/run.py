@@ -131,12 +131,14 @@ def evaluate(
         "versions": versions(),
     }
     if isinstance(cohort.labels, Targets):
-        if lesions or also:
+        if lesions or also or smallest_lesion_ml:
             raise OptionError(
                 f"lesions and further metrics are of a segmentation, {cohort.root} is for {cohort.task}; leave them out"
             )
         return _of_answers(labelled, cohort.labels, facts, model, predictions, missing, out, device, batch, progress)
     check_asked(cohort.classes[1:], tolerance_mm, lesions, smallest_lesion_ml, also)  # before anything is predicted
+    if smallest_lesion_ml and not lesions:
+        raise OptionError("a smallest lesion is for lesions that are counted; name their structures (--lesions), too")
     files: dict[Key, Path | ShiftproofError] = {}
     if predictions is not None:
         files = _of_folder(Path(predictions), labelled)

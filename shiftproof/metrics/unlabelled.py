@@ -153,3 +153,6 @@ POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
 
 RULES = ("information maximisation", *POINTWISE)
 """Names of the rules that need nothing but images of the target."""
+
+FEWEST = {"information maximisation": 2, "soft neighbourhood density": 3, "nuclear norm": 1}
+"""Points from which on a rule tells models apart: a single answer uses one class, a single neighbour is always near."""

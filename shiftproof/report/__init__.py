@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .findings import summary
-from .page import evaluation_report, report
+from .page import evaluation_report, report, reported
 from .tables import table
 
-__all__ = ["evaluation_report", "report", "summary", "table"]
+__all__ = ["evaluation_report", "report", "reported", "summary", "table"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,17 @@ from ..errors import ShiftproofError
 from ..files import read_rows
 from ..metrics import calibration, classification, regression
 from ..statistics import subject_samples
+from . import draws
 from .figures import WIDTH, elided
 from .numbers import NOTHING, count, number, span
 from .results import Results
 from .svg import FAINT, INK, RULE, Plot, colours, style
 
 Found = dict[str, Any]
+
+ANSWERS = ("subject", "scan", "structure", "predicted", "truth")
+
+NUMBERS = 4_000_000  # that a table of samples by lines holds at a time: some 32 MB
 
 RESAMPLES = 200
 """Bootstrap samples of subjects behind an interval; a figure of a whole set costs a pass over it for each."""
@@ -42,19 +49,29 @@ def targets_of(results: Results) -> Targets | None:
 
 
 def read_answers(results: Results) -> pd.DataFrame:
-    """Predicted and true values of all cells that are done, a line a class; empty where there are none."""
+    """Predicted and true values of all cells that are done, a line a class; empty where there are none.
+
+    A file that cannot be read, or lacks a column, is as one that is not there.
+    """
     if results.root is None:
         return pd.DataFrame()
     if results.kind == "evaluation":
-        path = results.root / "answers.csv"
-        if not path.exists():
+        table = answers_in(results.root / "answers.csv")
+        if table is None:
             return pd.DataFrame()
-        table = read_rows(path)
         name = next(iter(results.rows["row"].drop_duplicates()), "predictions")
         return table.assign(row=name, seed=0, held_out=table["domain"])
     done = [c.folder / "answers.csv" for c in results.cells if c.status == "done" and c.folder is not None]
-    tables = [read_rows(path) for path in done if path.exists()]
+    tables = [table for path in done if (table := answers_in(path)) is not None]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def answers_in(path: Path) -> pd.DataFrame | None:
+    try:
+        table = read_rows(path)
+    except (OSError, ValueError):
+        return None
+    return table if set(ANSWERS) <= set(table) else None
 
 
 def set_tables(results: Results, targets: Targets, answers: pd.DataFrame) -> list[Found]:
@@ -80,14 +97,10 @@ def cells(answers: pd.DataFrame, targets: Targets) -> list[Found]:
         return []
     seeds = by_seed(answers, targets)
     values = _figures(seeds, targets)
-    drawn = [
-        list(_figures([(s, p[i], t[i]) for (s, p, t), i in zip(seeds, chosen, strict=True)], targets).values())
-        for chosen in _samples(seeds)
-    ]
+    drawn = _drawn(seeds, targets)
     found = []
-    for place, (name, value) in enumerate(values.items()):
-        known = np.array([d[place] for d in drawn])
-        known = known[np.isfinite(known)]
+    for name, value in values.items():
+        known = drawn[name][np.isfinite(drawn[name])]
         low, high = np.percentile(known, [2.5, 97.5]) if len(known) >= 0.9 * RESAMPLES else (math.nan, math.nan)
         found.append({"title": titled(name, targets), "mean": number(value), "span": span(float(low), float(high))})
     return found
@@ -118,6 +131,25 @@ def _samples(seeds: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Iterator
     for chosen in subject_samples(everyone.tolist(), RESAMPLES):
         starts = [0, *ends[:-1]]
         yield [chosen[(chosen >= a) & (chosen < b)] - a for a, b in zip(starts, ends, strict=True)]
+
+
+def _drawn(seeds: list[tuple[np.ndarray, np.ndarray, np.ndarray]], targets: Targets) -> dict[str, np.ndarray]:
+    """(RESAMPLES,) of each of `_figures` in bootstrap samples of subjects."""
+    if targets.task == "regression":
+        samples = [[(s, p[i], t[i]) for (s, p, t), i in zip(seeds, own, strict=True)] for own in _samples(seeds)]
+        each = [_figures(sample, targets) for sample in samples]
+        return {name: np.array([figures[name] for figures in each]) for name in each[0]}
+    block = max(1, NUMBERS // sum(len(subjects) for subjects, _, _ in seeds))
+    parts, samples_left = [], _samples(seeds)
+    while chosen := list(islice(samples_left, block)):
+        by_seed = [
+            draws.figures(
+                p, t, targets.kind, np.array([np.bincount(own[k], minlength=len(t)) for own in chosen], float)
+            )
+            for k, (_, p, t) in enumerate(seeds)
+        ]
+        parts.append({name: draws.mean_of(figures[name] for figures in by_seed) for name in by_seed[0]})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _figures(seeds: list[tuple[np.ndarray, np.ndarray, np.ndarray]], targets: Targets) -> dict[str, float]:

@@ -144,13 +144,21 @@ def portrait(case: Case, results: Results, row: str, answers: pd.DataFrame, targ
 
 
 def answered_plot(scan: Scan, row: str, answers: pd.DataFrame, targets: Targets) -> Plot:
-    """As `portrait`, of a scan that is read already."""
+    """As `portrait`, of a scan that is read already.
+
+    Raises:
+        ShiftproofError: If no answer of it was kept.
+    """
     case, shown = scan.case, slice_at(scan.first)
+    own = answers
+    if len(own):
+        own = own[(own["row"] == row) & (own["held_out"] == case.held_out)]
+        own = own[own["subject"].astype(str) == case.subject]
+    if own.empty:
+        raise ShiftproofError(f"{row} kept no answer of {case.subject}")
     low, high = window(shown)
     with style():
         figure = draw(shown, low, high, 1)
-    own = answers[(answers["row"] == row) & (answers["held_out"] == case.held_out)]
-    own = own[own["subject"].astype(str) == case.subject]
     # The image is the first scan's.
     mean = own[own["scan"] == own["scan"].min()].groupby("structure")[["predicted", "truth"]].mean()
     words = answered(mean, targets)

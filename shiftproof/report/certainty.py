@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .numbers import count, number, percent
+from .numbers import count, number, percent, plural
 from .phrases import TESTS, Found, primary, size, unit
 
 STABLE = 0.95  # share of bootstraps from which a place is called settled
@@ -13,9 +13,11 @@ def ranking_text(found: Found) -> str:
     if not found["ranking"] or found["ranking"]["reason"]:
         return ""
     first = sorted(found["ranking"]["first"].items(), key=lambda item: -item[1])
-    (name, share), *others = [(n, v) for n, v in first if v > 0]
-    draws = f"{found['ranking']['resamples']} draws of other subjects like these"
-    text = f"{name} comes first in {percent(share)} of {draws}"
+    (name, share), *others = [(n, v) for n, v in first if v >= 0.005]  # what is no 0 % in print
+    word, many = found["domain_word"], len(found["held_out"])
+    these = f"this {word}" if many == 1 else f"these {plural(word)}"
+    often = "more than 99 %" if 0.995 <= share < 1 else percent(share)
+    text = f"{name} comes first in {often} of {found['ranking']['resamples']} draws of other subjects of {these}"
     text += f", {others[0][0]} in {percent(others[0][1])}" if others else ""
     if share < STABLE:
         return f"{text}: who is first is not settled."
@@ -34,14 +36,26 @@ def power_text(found: Found) -> str:
     if facts["family_size"] > 1:
         corrected = range_of(found, facts["detectable_corrected"])
         text += f" ({corrected} when corrected for {count(facts['family_size'], 'comparison')})"
-    text += "; smaller ones would mostly be missed."
+    text += f"; much smaller ones would mostly be missed.{trainings_power_text(found, facts['trainings'])}"
     c = facts["undecided"]
     if c and c["needed"] and c["needed"] > c["n"]:
+        before = " before that correction" if facts["family_size"] > 1 else ""
         text += (
-            f" To tell {c['a']} from {c['b']} at the difference seen, {size(found, c['mean_difference'])}, "
-            f"would take {c['needed']} subjects."
+            f" Were the difference seen between {c['a']} and {c['b']}, {size(found, c['mean_difference'])}, the true "
+            f"one, showing it would take {c['needed']} subjects{before}."
         )
     return text
+
+
+def trainings_power_text(found: Found, facts: Found | None) -> str:
+    """What trainings allow to say of recipes, which is often less than what subjects allow."""
+    if facts is None:
+        return ""
+    if facts["detectable"] is None:
+        return " One training each shows nothing of recipes, however many the subjects."
+    many, ends = count(facts["fewest"], "training"), facts["detectable"]
+    shown = f"{range_of(found, ends)} {unit(found)}{depending(ends)}"
+    return f" That is of these networks; of recipes, {many} of each show {shown} likewise, and the larger counts."
 
 
 def subjects_span(facts: Found) -> str:
@@ -60,7 +74,7 @@ def depending(ends: list[float]) -> str:
 
 def tests_text(found: Found) -> str:
     pairs = primary(found)
-    if not pairs:
+    if all(c["n"] < 2 for c in pairs):
         return ""
     test = TESTS.get(pairs[0]["test"], pairs[0]["test"])
     which = "of rows with their references" if found["source_only"] else "of rows"
@@ -71,6 +85,17 @@ def tests_text(found: Found) -> str:
         f"Over subjects, two-sided: {test}; p corrected by Holm’s rule for {many} {which}. “Better” needs a corrected "
         f"p below 0.05 and all of the {level} % interval (Bonferroni) {beyond}."
     )
+    text += trainings_text(pairs)
     if not margin:
         return text
     return f"{text} “Equivalent” needs two one-sided tests within ±{size(found, margin)}, corrected likewise."
+
+
+def trainings_text(pairs: list[Found]) -> str:
+    """How the luck of single trainings is kept out of claims."""
+    over = [c["trainings"] for c in pairs if c["trainings"]]
+    if not over:
+        return ""
+    if all(t["reason"] for t in over):
+        return " One training each: a recipe cannot be told from its luck, so no row is called better."
+    return " The same is asked of Welch’s t-test over trainings, domain by domain; p is the larger of the two."

@@ -12,6 +12,8 @@ import pandas as pd
 from ..statistics import (
     Comparison,
     Interval,
+    OverTrainings,
+    detectable_over_trainings,
     gap_closed,
     holm,
     interval,
@@ -21,8 +23,10 @@ from ..statistics import (
 )
 from ..statistics.equivalence import equivalence
 from ..statistics.exaggeration import exaggeration
+from ..statistics.paired import tidy
 from .numbers import Scale
 from .roles import Recipe, References, reference_of
+from .trainings import Trainings
 
 LEVEL = 0.05
 BOOTSTRAP_PAIRS = 25  # a family above leaves fewer than ten of the bootstrap's draws in each tail: t interval
@@ -31,7 +35,12 @@ Found = dict[str, Any]
 
 
 def compared(
-    wide: pd.DataFrame, recipes: list[Recipe], references: References, metric: Scale, margin: float = 0.0
+    wide: pd.DataFrame,
+    recipes: list[Recipe],
+    references: References,
+    metric: Scale,
+    margin: float = 0.0,
+    trainings: Trainings | None = None,
 ) -> list[Found]:
     """Both families, each corrected by Holm's rule for its own number.
 
@@ -45,6 +54,7 @@ def compared(
         references: What they are compared with. Without any, all pairs are what is asked.
         metric: The primary one.
         margin: The smallest difference that matters, declared before the first run; 0 if none was.
+        trainings: Of a study, whose rows are recipes; None where what is compared are predictions as they are.
     """
     declared = [(str(r["name"]), str(reference_of(r, references))) for r in recipes]
     primary = [(a, b) for a, b in declared if a in wide and b in wide]
@@ -54,23 +64,29 @@ def compared(
         primary, pairs = pairs, []
     found: list[Found] = []
     for family, members in (("primary", primary), ("between rows", pairs)):
-        found += family_of(wide, family, members, metric, margin)
+        found += family_of(wide, family, members, metric, margin, trainings)
     return found
 
 
 def family_of(
-    wide: pd.DataFrame, family: str, members: list[tuple[str, str]], metric: Scale, margin: float
+    wide: pd.DataFrame,
+    family: str,
+    members: list[tuple[str, str]],
+    metric: Scale,
+    margin: float,
+    trainings: Trainings | None = None,
 ) -> list[Found]:
     """Comparisons that are corrected together."""
     many = len(members)
     scores = [shared(wide, a, b) for a, b in members]
     tested = [paired(first, second) for first, second in scores]
-    corrected = holm([c.p for c in tested])
+    over = [trainings.against(a, b, level=1 - LEVEL / many) if trainings else None for a, b in members]
+    corrected = holm([both_p(c, t) for c, t in zip(tested, over, strict=True)])
     equal = equivalences(scores, margin)
     found = []
-    for (a, b), (first, second), c, p, e in zip(members, scores, tested, corrected, equal, strict=True):
+    for (a, b), (first, second), c, t, p, e in zip(members, scores, tested, over, corrected, equal, strict=True):
         around = corrected_interval(first - second, many)
-        claim = verdict(c, float(p), around, metric.higher_is_better, margin=margin, equal=e)
+        claim = verdict(c, float(p), around, metric.higher_is_better, margin=margin, equal=e, over=t)
         found.append(
             {
                 "a": a,
@@ -84,6 +100,7 @@ def family_of(
                 "level_corrected": 1 - LEVEL / many,
                 "margin": margin,
                 "equivalence": e,
+                "trainings": t and dataclasses.asdict(t) | {"detectable": detectable_over_trainings(t)},
                 "verdict": claim,
                 "detectable": c.sd * smallest_in_sds(c.n, LEVEL),
                 "detectable_corrected": c.sd * smallest_in_sds(c.n, LEVEL / many),
@@ -94,9 +111,17 @@ def family_of(
     return [c | {"exaggeration": overstated(c)} if lucky(c) else c for c in found]
 
 
+def both_p(c: Comparison, over: OverTrainings | None) -> float:
+    """The larger p of the two tests: a recipe is better only if subjects and trainings both say so."""
+    return max(c.p, over.p) if over and math.isfinite(over.p) else c.p
+
+
 def corrected_interval(difference: pd.Series, many: int) -> Interval:
     """Bonferroni's: wider than what Holm's rule would need, but the same for each pair of the family."""
-    return interval(difference, level=1 - LEVEL / many, method="auto" if many <= BOOTSTRAP_PAIRS else "t")
+    # Tidied as in `paired`: rounding must not carry a constant difference beyond a margin that it equals.
+    return interval(
+        tidy(difference.to_numpy()), level=1 - LEVEL / many, method="auto" if many <= BOOTSTRAP_PAIRS else "t"
+    )
 
 
 def lucky(c: Found) -> bool:
@@ -135,8 +160,18 @@ def power_of(pairs: list[Found]) -> Found | None:
         "family_size": known[0]["family_size"],
         "detectable": ends("detectable"),
         "detectable_corrected": ends("detectable_corrected"),
+        "trainings": trainings_power(known),
         "undecided": undecided and {k: undecided[k] for k in ("a", "b", "n", "mean_difference", "needed")},
     }
+
+
+def trainings_power(pairs: list[Found]) -> Found | None:
+    """What so many trainings show of recipes; None where what is compared are predictions as they are."""
+    over = [c["trainings"] for c in pairs if c["trainings"]]
+    if not over:
+        return None
+    seen = [t["detectable"] for t in over if math.isfinite(t["detectable"])]
+    return {"fewest": min(t["trainings"] for t in over), "detectable": [min(seen), max(seen)] if seen else None}
 
 
 def equivalences(scores: list[list[pd.Series]], margin: float) -> list[Found | None]:
@@ -161,17 +196,25 @@ def verdict(
     *,
     margin: float = 0.0,
     equal: Found | None = None,
+    over: OverTrainings | None = None,
 ) -> str:
     """A difference is claimed only if its corrected p and all of its corrected interval say so.
 
-    The interval must lie beyond 0 and, where one was declared, beyond the margin. "equivalent" is said only by
-    two one-sided tests against that margin: a difference that is not found is not one that is not there.
+    The interval must lie beyond 0 and, where one was declared, beyond the margin; where rows are recipes, that over
+    trainings, too. With one training each a recipe cannot be told from its luck: then the row is "ahead" or "behind",
+    which is of these networks and no claim. "equivalent" is said only by two one-sided tests against the margin, with
+    the interval over trainings inside it: a difference that is not found is not one that is not there.
     """
     if not math.isfinite(p_corrected) or not around.known:
         return "not tested"
     if p_corrected < LEVEL and (around.low > margin or around.high < -margin):
-        return "better" if (c.mean_difference > 0) == higher_is_better else "worse"
-    return "equivalent" if equal and equal["p_corrected"] < LEVEL else "no reliable difference"
+        better = (c.mean_difference > 0) == higher_is_better
+        if over and over.reason:
+            return "ahead" if better else "behind"
+        if not over or over.low > margin or over.high < -margin:
+            return "better" if better else "worse"
+    inside = not over or (over.low > -margin and over.high < margin)
+    return "equivalent" if equal and equal["p_corrected"] < LEVEL and inside else "no reliable difference"
 
 
 def beyond_reach(c: Found) -> bool:
@@ -226,7 +269,7 @@ def rivalries(found: Found, name: str) -> list[Found]:
 
 def mirrored(c: Found) -> Found:
     """The same comparison, seen from the other row; of its numbers only those that words are made of."""
-    turned = {"better": "worse", "worse": "better"}
+    turned = {"better": "worse", "worse": "better", "ahead": "behind", "behind": "ahead"}
     return c | {
         "a": c["b"],
         "b": c["a"],

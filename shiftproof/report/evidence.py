@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..statistics.ranks import SCHEMES
-from .numbers import NOTHING, estimate, number, p_value, percent, plural, span
+from .numbers import NOTHING, count, estimate, number, p_value, percent, plural, scale, span
 from .phrases import primary, size, unit
 from .ranking import ranking
 from .ranks import critical_difference, rank_shares
@@ -150,12 +150,22 @@ def mixed_table(found: Found) -> Found | None:
     if of is None:
         return None
     digits = int(found["primary"]["digits"])
-    lines = [
-        (r, [number(m["mean"], digits), span(m["low"], m["high"], digits) or NOTHING]) for r, m in of["means"].items()
-    ]
+    least, most = scale(found["primary"]["metric"]).within
+
+    def around(m: Found) -> str:
+        """Nothing, where all that a mean can be lies within."""
+        return "" if m["low"] <= least and m["high"] >= most else span(m["low"], m["high"], digits)
+
+    lines = [(r, [number(m["mean"], digits), around(m) or NOTHING]) for r, m in of["means"].items()]
     called = {"site": found["domain_word"], "seed": "training"}
     sources = ", ".join(f"{called.get(name, name)} {number(v, digits)}" for name, v in of["sd"].items())
-    said = "; ".join(t for t in (of["reason"], of["note"]) if t)
+    empty = any(not around(m) and span(m["low"], m["high"]) for m in of["means"].values())
+    few = (
+        f"of {count(len(found['held_out']), found['domain_word'])} an interval would be the whole scale"
+        if empty
+        else ""
+    )
+    said = "; ".join(t for t in (of["reason"], of["note"], few) if t)
     return {
         "table": table([f"mean {unit(found)}", "95 % interval"], lines),
         "sources": sources,

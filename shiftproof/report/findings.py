@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..metrics.rules import tolerance_words
-from ..statistics import interval, per_subject
+from ..statistics import interval, per_subject, per_training
 from ..statistics.worst import worst_domain
 from .comparing import closed, compared, drops, leader, power_of
 from .halving import halving
@@ -24,6 +24,7 @@ from .reading import read_results
 from .results import Cell, Results
 from .roles import bound_of, plain_of, reference_of, selected, setting, upper_bound
 from .spread import spread, unseen_loss
+from .trainings import trainings_of
 from .words import evidence, headline
 
 
@@ -47,7 +48,8 @@ def summarise(results: Results) -> dict[str, Any]:
     references = results.facts.get("references") or {}
     wide = values.pivot_table(index=["held_out", "subject"], columns="row", values="value")
     margin = declared_margin(results.facts)
-    comparisons = compared(wide, recipes, references, scale(results.primary), margin)
+    trainings = trainings_of(single_trainings(results), results.cells) if results.kind == "study" else None
+    comparisons = compared(wide, recipes, references, scale(results.primary), margin, trainings)
     chosen, validation = selected(results, recipes)
     found: dict[str, Any] = {
         "kind": results.kind,
@@ -178,8 +180,16 @@ def row_summary(
 
 def scores_of(results: Results, metric: str) -> pd.DataFrame:
     """`per_subject` of the study's rows: over structures, or over scans where a scan has one label."""
-    whole = (results.facts.get("task") or {}).get("task", "segmentation") != "segmentation"
-    return per_subject(oriented(results.rows, metric), metric, by_structure=not whole)
+    return per_subject(oriented(results.rows, metric), metric, by_structure=segments(results))
+
+
+def single_trainings(results: Results) -> pd.DataFrame:
+    """As `scores_of` of the primary metric, by seed."""
+    return per_training(oriented(results.rows, results.primary), results.primary, by_structure=segments(results))
+
+
+def segments(results: Results) -> bool:
+    return bool((results.facts.get("task") or {}).get("task", "segmentation") == "segmentation")
 
 
 def oriented(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -108,7 +108,16 @@ def pictured(
     """
     if targets is not None:
         scan = bare(case, results)
-        return scan, [cases.answered_plot(scan, row, answers, targets) for row in rows], {}
+        plots: list[Plot] = []
+        reasons: list[str] = []
+        for row in rows:
+            try:
+                plots.append(cases.answered_plot(scan, row, answers, targets))
+            except ShiftproofError as error:
+                reasons.append(str(error))
+        if not plots:
+            raise ShiftproofError(reasons[0])
+        return replace(scan, reasons=reasons), plots, {}
     scan = opened(case, results, rows, meaning)
     scores = {row: cases.scored(case, results, row, scan.seeds[row]) for row in scan.places}
     return scan, [cases.drawn(scan, results, row, meaning) for row in scan.places], scores

@@ -63,8 +63,11 @@ def domains(found: Found) -> str:
 def seeds(found: Found) -> str:
     many = len(found["seeds"])
     if many == 1:
-        return "One seed: how much a row varies from training to training is not known and is in no interval."
-    text = f"{many} seeds, averaged by subject before every interval and test"
+        return (
+            "One seed: how much a row varies from training to training is not known and is in no interval, so that no "
+            "row can be called better than another. Two trainings of one recipe often differ reliably over subjects."
+        )
+    text = f"{many} seeds, averaged by subject before intervals; claims are tested over trainings, too"
     spread = [r["seed_sd"] for r in found["rows"] if known(r["seed_sd"])]
     if not spread:
         return f"{text}."

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ..files import write_text
 from . import curves, evidence, figures, halving, numbers, tables
 from .answers import plots, read_answers, set_tables, targets_of
-from .findings import scores_of, summarise
+from .findings import plain, scores_of, summarise
 from .gallery import shown_cases
 from .reading import read_evaluation, read_results
 from .results import Results
@@ -21,7 +21,12 @@ from .svg import GLYPHS, colours, inline
 
 
 def report(folder: Path, *, viewer: bool = True) -> Path:
-    """Write `report.html` into the folder of a study or of an evaluation, and return its path.
+    """Write `report.html` into the folder of a study or of an evaluation, and return its path; see `reported`."""
+    return reported(folder, viewer=viewer)[0]
+
+
+def reported(folder: Path, *, viewer: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Write `report.html`, and return its path and all that `summary` gives, which is computed once for both.
 
     What is missing (a failed cell, a reference, predictions) is named on the page where it would be.
     Equal results give the same page, byte for byte, but for the seconds that they took.
@@ -33,9 +38,10 @@ def report(folder: Path, *, viewer: bool = True) -> Path:
     Raises:
         RunError: If the folder holds neither.
     """
-    path = Path(folder) / "report.html"
-    write_text(path, page(read_results(Path(folder)), viewer=viewer))
-    return path
+    path, results = Path(folder) / "report.html", read_results(Path(folder))
+    found = summarise(results)
+    write_text(path, page(results, found, viewer=viewer))
+    return path, plain(found)
 
 
 def evaluation_report(folder: Path, *, viewer: bool = True) -> Path:
@@ -45,9 +51,15 @@ def evaluation_report(folder: Path, *, viewer: bool = True) -> Path:
     return path
 
 
-def page(results: Results, *, viewer: bool = True) -> str:
-    """All of the page, from results to HTML."""
-    found = summarise(results)
+def page(results: Results, found: dict[str, Any] | None = None, *, viewer: bool = True) -> str:
+    """All of the page, from results to HTML.
+
+    Args:
+        results: Of a study or of an evaluation.
+        found: What `summarise` gives of them; None to have it computed here.
+        viewer: As of `report`.
+    """
+    found = summarise(results) if found is None else found
     values = scores_of(results, results.primary)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),

@@ -81,7 +81,7 @@ def difference(found: Found, c: Found) -> str:
 
 
 def tested(found: Found, c: Found) -> str:
-    p = f", corrected p {p_value(c['p_corrected'])}" if known(c["p_corrected"]) else ""
+    p = f", corrected p {p_value(c['p_corrected'])}" if known(c["p_corrected"]) and c["n"] > 1 else ""
     return f"{difference(found, c)}{p}"
 
 

@@ -9,6 +9,8 @@ import pandas as pd
 
 from .results import Cell, Results
 
+SOURCE_ONLY = "reference: source-only"
+
 Recipe = dict[str, Any]
 References = dict[str, Any]
 """As in study.json: "source-only" is a row's name; "plain", "pooled", "target-supervised" name one by row."""
@@ -26,7 +28,7 @@ def setting(recipe: Recipe, references: References) -> str:
     if recipe["role"] == "target-supervised":
         return "reference: labels from the target"
     if recipe["name"] in (references.get("source-only"), *(references.get("plain") or {}).values()):
-        return "reference: source-only"
+        return SOURCE_ONLY
     if recipe.get("target"):
         return "adaptation: unlabelled target images"
     if recipe.get("test_time"):

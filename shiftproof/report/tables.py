@@ -52,7 +52,8 @@ def table(found: Found) -> tuple[str, list[str], list[list[str]]]:
 
 
 def p_text(c: Found | None) -> str:
-    return p_value(c["p_corrected"]).removeprefix("= ") if c else ""
+    """Empty without a comparison; no number where too few subjects were there to test."""
+    return p_value(c["p_corrected"] if c["n"] > 1 else None).removeprefix("= ") if c else ""
 
 
 def gap_text(gap: Found | None) -> str:
@@ -146,8 +147,10 @@ def comparisons(found: Found) -> list[Found]:
                 number(c["rank_biserial"], 2, signed=True),
                 number(c["correlation"], 2),
                 f"{c['wins']} / {c['ties']} / {c['losses']}",
-                p_value(c["p"]).removeprefix("= "),
-                p_value(c["p_corrected"]).removeprefix("= "),
+                p_value(c["p"] if c["n"] > 1 else None).removeprefix("= "),
+                p_value((c["trainings"] or {}).get("p")).removeprefix("= "),
+                number((c["trainings"] or {}).get("sd"), digits),
+                p_text(c),
             ],
         }
         for c in found["comparisons"]
@@ -156,7 +159,7 @@ def comparisons(found: Found) -> list[Found]:
 
 COMPARISON_COLUMNS = [
     "n", "interval, corrected", "median", "Hodges–Lehmann", "SD", "d_z", "rank-biserial", "correlation",
-    "wins / ties / losses", "p", "p corrected",
+    "wins / ties / losses", "p", "p over trainings", "SD over trainings", "p corrected",
 ]  # fmt: skip
 
 

@@ -30,6 +30,8 @@ VOXELS = 1_000_000
 ROOM_MM = 15.0
 """Around the structures, where a scan is cropped to them."""
 
+UNKNOWN = "not annotated"
+
 SLICES = 3
 """Fewest slices, in every direction, that make a volume worth turning in the hand."""
 
@@ -67,19 +69,25 @@ def volumes(scan: Scan, key: str, classes: Sequence[str], scores: dict[str, str]
     bottom, top = min(bottom, low), max(top, high)
     levels = np.rint(255 * np.clip((grey - bottom) / (top - bottom), 0, 1)).astype(np.uint8)
     place = scan.first.images[0].TransformIndexToPhysicalPoint(scan.first.centre())
+    unknown = len(classes) if classes and (array_of(images["label"]) == IGNORE).any() else None
     content: dict[str, Any] = {
         "title": scan.case.title,
         "domain": scan.case.held_out,
-        "classes": list(classes),
-        "colours": ["#000000", *(structure_colour(k) for k in range(1, len(classes)))],
+        "classes": [*classes, *([UNKNOWN] if unknown else [])],
+        "colours": [
+            "#000000",
+            *(structure_colour(k) for k in range(1, len(classes))),
+            *(["#000000"] if unknown else []),
+        ],
+        "unknown": unknown,  # what is not annotated is not scored: no error stands there
         "plane": scan.first.plane,
         "start": [-place[0], -place[1], place[2]],  # NIfTI counts to the right, anterior, superior
         "window": [low, high],
         "note": reduced(full, spacing_mm),
         "image": packed(image_of(levels, like=images["image"]), slope=(top - bottom) / 255, intercept=bottom),
-        "label": packed(images["label"]) if classes else None,
+        "label": packed(known(images["label"], unknown or 0)) if classes else None,
         "predictions": [
-            {"row": row, "score": scores.get(row, ""), "volume": packed(images[f"prediction {row}"])}
+            {"row": row, "score": scores.get(row, ""), "volume": packed(known(images[f"prediction {row}"]))}
             for row in scan.places
             if classes
         ],
@@ -106,7 +114,7 @@ def small(scan: Scan) -> tuple[dict[str, sitk.Image], tuple[float, ...]]:
     start, size = box(scan)
     found = {"image": sitk.Cast(sitk.RegionOfInterest(image, size, start), sitk.sitkFloat32)}
     for name, marked in {"label": label, **{f"prediction {r}": p.images[2] for r, p in scan.places.items()}}.items():
-        found[name] = known(sitk.RegionOfInterest(marked, size, start))
+        found[name] = sitk.Cast(sitk.RegionOfInterest(marked, size, start), sitk.sitkUInt8)
     spacing, extent = np.array(image.GetSpacing()), np.array(size) * image.GetSpacing()
     coarse = coarser(spacing, extent)
     if np.allclose(coarse, spacing):
@@ -124,10 +132,10 @@ def small(scan: Scan) -> tuple[dict[str, sitk.Image], tuple[float, ...]]:
     }, tuple(coarse)
 
 
-def known(label: sitk.Image) -> sitk.Image:
-    """Class indices, with background for what is unknown."""
+def known(label: sitk.Image, unknown: int = 0) -> sitk.Image:
+    """Class indices, with another value, or background, for what is unknown."""
     array = array_of(label)
-    return image_of(np.where(array == IGNORE, 0, array).astype(np.uint8), like=label)
+    return image_of(np.where(array == IGNORE, unknown, array).astype(np.uint8), like=label)
 
 
 def box(scan: Scan) -> tuple[list[int], list[int]]:

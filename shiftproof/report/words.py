@@ -11,6 +11,7 @@ from __future__ import annotations
 from .certainty import STABLE, power_text, ranking_text, tests_text
 from .comparing import LEVEL, beyond_reach, rivalries
 from .halving import waiting
+from .notes import named
 from .numbers import count, estimate, known, listed, number, p_value, percent, plural, span
 from .phrases import (
     Found,
@@ -29,6 +30,9 @@ from .phrases import (
     title,
     unit,
 )
+from .roles import SOURCE_ONLY
+
+SENTENCES = 6  # rows that get one of their own; of more nobody reads them
 
 
 def headline(found: Found) -> str:
@@ -77,12 +81,17 @@ def drop_headline(found: Found) -> str:
         low, high = sorted(abs(c[end]) for end in ("low", "high"))
         cost = f"{size(found, c['mean_difference'])} {unit(found)} {span(low, high, digits(found))}"
         return f"Unseen {plural(word)} cost {cost}."
-    if c["verdict"] == "worse":
+    if c["verdict"] == "ahead":
+        low, high = sorted(abs(c[end]) for end in ("low", "high"))
+        cost = f"{size(found, c['mean_difference'])} {unit(found)} {span(low, high, digits(found))}"
+        return f"Unseen {plural(word)} cost {cost} in one training each."
+    if c["verdict"] in ("worse", "behind"):
         return f"Labels from the {word} itself made it worse, so there is no loss to make up for."
     if beyond_reach(c):
-        return (
-            f"{count(c['n'], 'subject')} {'is' if c['n'] == 1 else 'are'} too few to tell what an unseen {word} costs."
-        )
+        are = "is" if c["n"] == 1 else "are"
+        alone = 2 / 2 ** c["n"] >= LEVEL  # else it is the number of comparisons
+        beside = "" if alone else f", for {count(c['family_size'], 'comparison')},"
+        return f"{count(c['n'], 'subject')} {are} too few{beside} to tell what an unseen {word} costs."
     if c["verdict"] == "equivalent":
         return f"No loss at unseen {plural(word)} beyond {size(found, c['margin'])} {unit(found)}."
     return f"No reliable loss at unseen {plural(word)}."
@@ -98,8 +107,14 @@ def drop_text(found: Found) -> str:
     return (
         f"At {plural(word)} that training never saw, {called(found, c['b'])} scores {score(found, plain)}; "
         f"{c['a']}, trained with labels from that {word}, {score(found, best)}. The difference is "
-        f"{tested(found, c)}, n = {count(c['n'], 'subject')}.{claim}"
+        f"{tested(found, c)}, n = {count(c['n'], 'subject')}.{claim}{differ(found)}"
     ) + (f" By {word}: {'; '.join(here)}." if len(here) > 1 else "")
+
+
+def differ(found: Found) -> str:
+    """The drop may be more than that of labels; what that means stands in the limits."""
+    plain, best = (found["transforms"].get(found[k]) for k in ("source_only", "target_supervised"))
+    return f" Their transforms differ, too ({plain}, {best})." if plain and best and plain != best else ""
 
 
 def why_no_drop(found: Found) -> str:
@@ -117,37 +132,67 @@ def why_no_drop(found: Found) -> str:
 def help_headline(found: Found) -> str:
     compared = remedies(found)
     better = [c for c in compared if c["verdict"] == "better"]
+    worse = list(dict.fromkeys(c["a"] for c in compared if c["verdict"] == "worse"))
+    harm = f"{named(worse)} {'is' if len(worse) == 1 else 'are'} reliably worse" if worse else ""
     if not better:
-        return "No row is reliably better than its reference." if compared else ""
+        if not compared:
+            return ""
+        none = f"No row is reliably better than its reference{f'; {harm}' if harm else ''}."
+        return f"{none}{by_luck(compared)}{nothing(found)}"
     against = {called(found, c["b"]) for c in better}
     whom = against.pop() if len(against) == 1 else "their references"
-    does = "does" if len(better) == 1 else "do"
+    names = list(dict.fromkeys(c["a"] for c in better))
+    does = "does" if len(names) == 1 else "do"
     gap = row(found, better[0]["a"])["gap_closed"] if len(better) == 1 else None
     share = f" and closes {percent(gap['value'])} of the gap" if gap and not gap["reason"] else ""
-    return f"{listed([c['a'] for c in better])} {does} better than {whom}{share}."
+    helps = f"{named(names)} {does} better than {whom}{share}."
+    hurts = f" {harm} than {'its reference' if len(worse) == 1 else 'their references'}." if harm else ""
+    return f"{helps}{hurts}{nothing(found)}"
+
+
+def by_luck(compared: list[Found]) -> str:
+    """Rows whose one training is ahead or behind: that is of networks, and says nothing yet of recipes."""
+    names = {way: list(dict.fromkeys(c["a"] for c in compared if c["verdict"] == way)) for way in ("ahead", "behind")}
+    parts = [f"{named(some)} {'is' if len(some) == 1 else 'are'} {way}" for way, some in names.items() if some]
+    return f" {', '.join(parts)}, but one training each cannot tell a recipe from luck." if parts else ""
+
+
+def nothing(found: Found) -> str:
+    """Rows of which nothing can be said: who fails is not to be taken for who does not help."""
+    names = [r["row"] for r in found["rows"] if r["role"] != "target-supervised" and not r["overall"]["n"]]
+    return f" {named(names)} {'has' if len(names) == 1 else 'have'} no scores." if names else ""
 
 
 def help_text(found: Found) -> str:
+    """Empty where nothing helps: the headline says so."""
     compared = remedies(found)
     if not compared:
         return "No row could be compared with a reference."
+    better = [c for c in compared if c["verdict"] == "better"]
     texts = [
         f"{c['a']} is better than {called(found, c['b'])}: {tested(found, c)}{closes(found, c['a'])}."
-        for c in compared
-        if c["verdict"] == "better"
+        for c in better[:SENTENCES]
     ]
-    return " ".join(texts) or (
-        f"No row is reliably better than its reference ({count(len(compared), 'row')} compared)."
+    more = [c["a"] for c in better[SENTENCES:]]
+    return " ".join(
+        [*texts, *([f"So {'is' if len(more) == 1 else 'are'} {named(more)}; see the table."] if more else [])]
     )
 
 
 def no_help_text(found: Found) -> str:
-    """Each row that does not beat its reference, by name."""
+    """Each row that does not beat its reference, by name; of many, one by one only those that do harm."""
+    others = [c for c in remedies(found) if c["verdict"] != "better"]
+    alone = others if len(others) <= SENTENCES else [c for c in others if c["verdict"] == "worse"][:SENTENCES]
     texts = [
-        f"{c['a']} does not beat {called(found, c['b'])}: {claims(found, c)}, {tested(found, c)}{still(found, c['a'])}."
-        for c in remedies(found)
-        if c["verdict"] != "better"
+        f"{c['a']} {lacks(c)} {called(found, c['b'])}: {claims(found, c)}, {tested(found, c)}{still(found, c)}."
+        for c in alone
     ]
+    together: dict[str, list[str]] = {}
+    for c in (c for c in others if not any(c is one for one in alone)):
+        asked = row(found, c["a"])["reference"] == c["b"]
+        together.setdefault(claims(found, c), []).append(c["a"] if asked else f"{c['a']} against {c['b']}")
+    texts += [f"{claim[0].upper()}{claim[1:]}: {named(names)}." for claim, names in together.items()]
+    texts += ["The table has the numbers of each."] if together else []
     untested = [
         r["row"]
         for r in found["rows"]
@@ -158,10 +203,19 @@ def no_help_text(found: Found) -> str:
     return " ".join(texts)
 
 
-def still(found: Found, name: str) -> str:
-    """What a row that does not beat its reference gains on source-only, where it surely gains."""
-    gap = row(found, name)["gap_closed"]
-    return closes(found, name) if gap and not gap["reason"] and gap["low"] > 0 else ""
+def lacks(c: Found) -> str:
+    return "is not shown to beat" if c["verdict"] == "ahead" else "does not beat"
+
+
+def still(found: Found, c: Found) -> str:
+    """What a row that does not beat its reference gains on source-only, where it surely gains.
+
+    Nothing where source-only is that reference: the test has just found no gain.
+    """
+    gap = row(found, c["a"])["gap_closed"]
+    if row(found, c["b"])["setting"] == SOURCE_ONLY or not gap or gap["reason"] or gap["low"] <= 0:
+        return ""
+    return closes(found, c["a"])
 
 
 def claims(found: Found, c: Found) -> str:
@@ -170,14 +224,25 @@ def claims(found: Found, c: Found) -> str:
         return f"reliably {c['verdict']}"
     if c["verdict"] == "equivalent":
         return f"equivalent within {size(found, c['margin'])} {unit(found)}"
+    if c["verdict"] in ("ahead", "behind"):
+        return f"{c['verdict']} in one training each"
     if c["n"] < 2:
         return "too few subjects to test"
     text = "no reliable difference"
+    if undecided_by_trainings(c):
+        return f"{text} (subjects agree; trainings vary too much)"
     if not c["p_corrected"] < LEVEL:
         return text
     if c["low_corrected"] <= 0 <= c["high_corrected"]:  # a few outliers can make p small and the interval wide
         return f"{text} (p is small, but the corrected interval contains 0)"
     return f"not reliably more than the margin of {size(found, c['margin'])} apart"
+
+
+def undecided_by_trainings(c: Found) -> bool:
+    """Whether subjects alone would have made a claim of it."""
+    over = c["trainings"]
+    sure = c["p"] < LEVEL / c["family_size"] and not c["low_corrected"] <= 0 <= c["high_corrected"]
+    return bool(over) and not over["reason"] and sure and over["low"] <= c["margin"] and over["high"] >= -c["margin"]
 
 
 # Selection and winner ----------------------------------------------------------------------------
@@ -189,8 +254,9 @@ def selected_text(found: Found) -> str:
     if name is None:
         return f"No row could be selected by training domains{ruled}: none is complete with a validation score."
     of = row(found, name)
+    sign = " (of errors the negative: larger is better)" if of["validation"] < 0 else ""
     text = (
-        f"{name}, by training domains alone{ruled}, with {number(of['validation'])} there. "
+        f"{name}, by training domains alone{ruled}, with {number(of['validation'])} there{sign}. "
         f"At {held_out(found)} it scores {score(found, of['overall'])}"
     )
     if of["worst"] and len(of["covers"]) > 1:
@@ -218,6 +284,10 @@ def winner_text(found: Found) -> str:
     if not rivals:
         return f"None. {name} has the best mean, but was not tested against each other row."
     closest = min(rivals, key=lambda c: abs(c["mean_difference"]))
+    if any(c["verdict"] == "ahead" for c in rivals) and closest["n"] > 1:
+        return f"None. {name} has the best mean, but one training each cannot tell a better recipe from luck."
+    if closest["n"] < 2:
+        return f"None. {name} has the best mean, but there are too few subjects to test."
     more = f" and {len(rivals) - 1} more" if len(rivals) > 1 else ""
     is_not = f"{claims(found, closest)} to" if closest["verdict"] == "equivalent" else "not reliably better than"
     return (

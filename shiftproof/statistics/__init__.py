@@ -33,7 +33,8 @@ from .ranks import Stability, rankings, stability
 from .schemes import SCHEMES
 from .signs import sign_flip_p, sign_p, signed_rank_p
 from .simulated import SimulatedPower, simulated_power, simulated_power_unpaired
-from .subjects import per_subject, subject_samples
+from .subjects import per_subject, per_training, subject_samples
+from .trainings import OverTrainings, detectable_over_trainings, over_trainings
 from .unpaired import Unpaired, unpaired
 from .worst import Worst, worst_domain
 
@@ -50,6 +51,7 @@ __all__ = [
     "Interval",
     "MedianInterval",
     "Mixed",
+    "OverTrainings",
     "Pairs",
     "Pilot",
     "PowerPlan",
@@ -65,6 +67,7 @@ __all__ = [
     "correct",
     "corrected_resampled_t",
     "design_effect",
+    "detectable_over_trainings",
     "equivalence",
     "exaggeration",
     "friedman",
@@ -78,8 +81,10 @@ __all__ = [
     "minimal_n",
     "mixed",
     "nemenyi",
+    "over_trainings",
     "paired",
     "per_subject",
+    "per_training",
     "plan_from_pilot",
     "plan_pairs",
     "plan_power",

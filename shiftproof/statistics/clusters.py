@@ -140,14 +140,19 @@ def design_effect(m: ArrayLike, icc: float) -> float:
 
 
 def table(values: ArrayLike, subjects: ArrayLike, sites: ArrayLike | None = None) -> pd.DataFrame:
-    """Columns value, subject and site where given; lines without a finite value left out."""
-    columns = {"value": np.asarray(values, dtype=float).ravel(), "subject": np.asarray(subjects).ravel()}
+    """Columns value, subject and site where given; lines left out that lack one of them."""
+    columns = {"value": np.asarray(values, dtype=float).ravel(), "subject": labels(subjects)}
     if sites is not None:
-        columns["site"] = np.asarray(sites).ravel()
+        columns["site"] = labels(sites)
     if len({len(c) for c in columns.values()}) > 1:
         raise OptionError(
             "each value needs its subject (and its site where sites are given), got "
             + ", ".join(f"{len(c)} {name}s" for name, c in columns.items())
         )
     lines = pd.DataFrame(columns)
-    return lines[np.isfinite(lines["value"])]
+    return lines[np.isfinite(lines["value"])].dropna()
+
+
+def labels(names: ArrayLike) -> np.ndarray:
+    """(N,) as given: numpy alone would make a subject called "nan" of a missing name among text."""
+    return pd.Series(names, dtype=object).to_numpy()

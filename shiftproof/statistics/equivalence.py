@@ -83,8 +83,8 @@ def equivalence(
     first, second = np.asarray(a, dtype=float).ravel(), np.asarray(b, dtype=float).ravel()
     if len(first) != len(second):
         raise OptionError(f"equivalence needs both scores of each subject, got {len(first)} and {len(second)}")
-    difference = tidy(first - second)
-    difference = difference[np.isfinite(difference)]
+    both = np.isfinite(first) & np.isfinite(second)
+    difference = tidy(first[both] - second[both])
     n, mean = len(difference), float(difference.mean()) if len(difference) else math.nan
     if n < 2:
         return untested(margin, n, mean, f"it takes at least 2 subjects with both scores, got {n}")

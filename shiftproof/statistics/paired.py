@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from ..errors import OptionError
-from .clusters import table
+from .clusters import labels, table
 from .intervals import RESAMPLES, constant, interval
 from .signs import Zeros, check_zeros, sign_flip_p, sign_p, signed_rank_p, t_p
 
@@ -98,11 +98,11 @@ def paired(
     both = np.isfinite(first) & np.isfinite(second)
     first, second = first[both], second[both]
     if subjects is not None:
-        first, second = (by_subject(s, np.asarray(subjects).ravel(), both) for s in (first, second))
+        first, second = (by_subject(s, labels(subjects), both) for s in (first, second))
     difference = tidy(first - second)
     n = len(difference)
     around = interval(difference, level=level, resamples=resamples, seed=seed)
-    sd = float(difference.std(ddof=1)) if n > 1 else math.nan
+    sd = spread(difference)
     if test == "auto":
         test = "permutation"
     p = {
@@ -117,7 +117,7 @@ def paired(
         low=around.low,
         high=around.high,
         sd=sd,
-        d_z=around.mean / sd if n > 1 and not constant(difference) else math.nan,
+        d_z=around.mean / sd if sd > 0 else math.nan,
         p=p,
         test=test,
         wins=int((difference > 0).sum()),
@@ -153,6 +153,13 @@ def reason(difference: np.ndarray, given: int, test: str) -> str:
             "a t-test has no p" if test == "t" else "the interval has no width"
         )
     return ""
+
+
+def spread(difference: np.ndarray) -> float:
+    """SD, exactly 0 for equal differences and not the rounding of their mean; NaN for fewer than two."""
+    if len(difference) < 2:
+        return math.nan
+    return 0.0 if constant(difference) else float(difference.std(ddof=1))
 
 
 def rank_biserial(difference: np.ndarray) -> float:

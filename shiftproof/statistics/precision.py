@@ -48,7 +48,7 @@ def subjects_for_half_width(
         middle = (low + high) // 2
         enough = half_width(sd, middle, level=level, design=design) <= half
         low, high = (low, middle) if enough else (middle, high)
-    return high
+    return high if high <= most else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from ..errors import OptionError
-from .intervals import RESAMPLES, constant
+from .intervals import RESAMPLES, constant, finite
 
 Zeros = Literal["drop", "pratt"]
 
@@ -23,9 +23,9 @@ def sign_flip_p(difference: ArrayLike, *, resamples: int = RESAMPLES, seed: int 
     """P of the mean if each subject's difference could as well have had the other sign.
 
     All 2^n signs up to 20 differences other than 0, else `resamples` draws with the observed
-    one counted among them, so that no drawn p is ever 0.
+    one counted among them, so that no drawn p is ever 0. NaN is left out, here and in the tests below.
     """
-    difference = np.asarray(difference, dtype=float)
+    difference = finite(difference)
     if not len(difference):
         return math.nan
     moved = difference[difference != 0]  # the sign of a zero changes nothing
@@ -67,7 +67,7 @@ def signed_rank_p(difference: ArrayLike, *, zeros: Zeros = "drop") -> float:
     J. W. Pratt, "Remarks on Zeros and Ties in the Wilcoxon Signed Rank Procedures", JASA 54 (1959).
     """
     check_zeros(zeros)
-    difference = np.asarray(difference, dtype=float)
+    difference = finite(difference)
     if not len(difference):
         return math.nan
     ranked = difference if zeros == "pratt" else difference[difference != 0]
@@ -103,7 +103,7 @@ def rank_sums(ranks: tuple[int, ...]) -> np.ndarray:
 
 def sign_p(difference: ArrayLike) -> float:
     """P of the sign test: how often wins and losses would be at least this unequal."""
-    difference = np.asarray(difference, dtype=float)
+    difference = finite(difference)
     if not len(difference):
         return math.nan
     wins, losses = int((difference > 0).sum()), int((difference < 0).sum())

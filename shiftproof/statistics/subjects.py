@@ -31,15 +31,22 @@ def per_subject(
     Returns:
         Columns `row`, `held_out`, `domain`, `subject`, `value`, `seeds` (with a value), sorted.
     """
+    by_seed = per_training(rows, metric, structure=structure, by_structure=by_structure)
+    by_subject = by_seed.groupby(["row", "held_out", "domain", "subject"], sort=True)["value"]
+    return by_subject.mean().to_frame("value").assign(seeds=by_subject.count()).reset_index()
+
+
+def per_training(
+    rows: pd.DataFrame, metric: str, *, structure: str | None = None, by_structure: bool = True
+) -> pd.DataFrame:
+    """As `per_subject`, by seed, too: columns `row`, `held_out`, `domain`, `subject`, `seed`, `value`."""
     kept = rows[rows["metric"] == metric]
     if structure is not None:
         kept = kept[kept["structure"] == structure]
-    keys = ["row", "held_out", "domain", "subject"]
+    keys = ["row", "held_out", "domain", "subject", "seed"]
     inner = ["structure"] if by_structure else []
-    grouped = kept.groupby([*keys, "seed", *inner], sort=True)["value"].mean()
-    by_seed = grouped.groupby([*keys, "seed"], sort=True).mean()
-    by_subject = by_seed.groupby(keys, sort=True)
-    return by_subject.mean().to_frame("value").assign(seeds=by_subject.count()).reset_index()
+    grouped = kept.groupby([*keys, *inner], sort=True)["value"].mean()
+    return grouped.groupby(keys, sort=True).mean().reset_index()
 
 
 def subject_samples(subjects: Sequence[object], resamples: int, *, seed: int = 0) -> Iterator[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ LABELS = "labels"
 
 FAMILY = "family"
 """Key of a [[row]] table: which rows a large study counts as variants of one idea."""
+
+FREE = ("command", "versions", "name", "cohort")
+"""What of a declaration changes no number."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +106,26 @@ class Declaration:
 
     def compare(self, other: Declaration) -> None:
         """A folder belongs to one study. What does not change the numbers may differ."""
-        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        free = {"command", "versions", "name", "cohort"}
-        # Compared as JSON, since one of the two was read from it.
-        changed = [
-            k
-            for k in ours
-            if k not in free and json.dumps(ours[k], sort_keys=True) != json.dumps(theirs[k], sort_keys=True)
-        ]
+        changed = changes(dataclasses.asdict(self), dataclasses.asdict(other))
         if changed:
             raise RunError(
                 f"the folder holds a study that differs in {', '.join(changed)}; "
                 "repeat the command that began it to continue, or choose another --out"
             )
+
+
+def changes(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, free: Sequence[str] = ()) -> list[str]:
+    """Names of what differs between two declarations, but for what changes no number and what is `free`."""
+    # Compared as JSON, since one of the two was read from it, where a tuple is a list; and 15 s are 15.0 s.
+    mine, others = (json.loads(json.dumps(table)) for table in (ours, theirs))
+    return [key for key in mine if key not in (*FREE, *free) and mine[key] != others[key]]
+
+
+def require_once(rule: str, names: Sequence[Any]) -> None:
+    """Raises OptionError where one came twice: two of a name would write into one folder, and count double."""
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise OptionError(f"{rule}; {', '.join(map(str, twice))} came twice")
 
 
 def with_references(rows: Sequence[Recipe]) -> tuple[list[Recipe], dict[str, Any]]:
@@ -128,10 +138,7 @@ def with_references(rows: Sequence[Recipe]) -> tuple[list[Recipe], dict[str, Any
     Raises:
         OptionError: For two rows of one name.
     """
-    names = [r.name for r in rows]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise OptionError(f"rows need unique names; {', '.join(twice)} came twice")
+    require_once("rows need unique names", [r.name for r in rows])
     every = list(rows)
 
     def add(recipe: Recipe) -> str:

@@ -20,7 +20,7 @@ from ..recipe import Recipe
 from ..train import Trainer
 from ..versions import versions
 from .cell import jobs, status
-from .declare import Declaration, with_references
+from .declare import Declaration, require_once, with_references
 from .engines import require as require_engine
 from .grid import GridProgress
 from .rules import (
@@ -47,6 +47,7 @@ from .run import (
     words_of,
 )
 from .rungs import (
+    RESULTS,
     Place,
     Results,
     alone,
@@ -66,7 +67,7 @@ class HalvingProgress:
     """Where a study by halving stands.
 
     Args:
-        stage: "rung 1 of 2, generalisation" or "confirmation".
+        stage: "rung 1, generalisation" or "confirmation".
         rows: Rows that are trained in it.
         done: Trainings of all stages that ended, of `total` at most.
         seconds_left: Until the end at most, with this number of workers; NaN where budgets are in steps.
@@ -245,6 +246,7 @@ def fresh(seeds: int | Sequence[int], used: set[int]) -> list[int]:
     if isinstance(seeds, int):
         require_numbers(seeds=seeds)
         return [s for s in range(seeds + len(used)) if s not in used][:seeds]
+    require_once("a seed counts once", seeds)
     both = sorted(used & set(seeds))
     if both or not seeds:
         raise OptionError(f"the confirmation needs fresh seeds, got {both or 'none'}, which rungs use: {sorted(used)}")
@@ -266,17 +268,25 @@ def begun(halving: Halving, table: Cohort, out: Path, tell: Callable[[str], None
         return dataclasses.replace(halving, rule=found.rule, cost=found.cost, command=found.command)
     if (out / "study.json").exists():
         raise RunError(f"{out} holds a study without halving; choose another --out")
+    if (out / RESULTS).exists() or (out / "rungs").exists():
+        raise RunError(
+            f"{out} holds rungs of a study by halving, but not its declaration ({FILE}); restore it, or choose another "
+            "--out: rungs of two declarations must not mix"
+        )
     if halving.of("adaptation") and table.task == "regression":
         raise OptionError(
             f"{halving.of('adaptation')[0].recipe.name} cannot be ranked without labels: {halving.scoring} reads "
             "probabilities, and a regression has none; leave out rows with a target"
         )
-    first = confirmation(halving, [c.recipe for c in halving.candidates], halving.cohort)
+    every = confirmed([c.recipe for c in halving.candidates], halving.anchors)
+    first = confirmation(halving, every, halving.cohort)
     halving = dataclasses.replace(halving, primary=checked(first, table))
     for kind in KINDS:
         if halving.of(kind):
             cohort = cohort_of(table, halving, kind)
-            checked(declared_rung(halving, 1, kind, halving.of(kind), cohort, out), cohort)
+            study = declared_rung(halving, 1, kind, halving.of(kind), cohort, out)
+            held_out = study.held_out if kind == "adaptation" else [d for rung in halving.rungs for d in rung.held_out]
+            checked(dataclasses.replace(study, held_out=list(dict.fromkeys(held_out))), cohort)
     halving = dataclasses.replace(halving, rule=rule_of(halving))
     halving.save(out)
     for line in halving.rule:
@@ -351,8 +361,11 @@ class Course:
                 last[kind] = [p for p in results.rungs[key] if p.kept]
                 names = {p.row for p in last[kind]}
                 left[kind] = [c for c in left[kind] if c.recipe.name in names]
-            if not any(left.values()):
-                self._nothing_left(results)
+            ranked = [p for (n, _), places in results.rungs.items() if n == number for p in places]
+            # A row without rivals was not trained: that it is left says nothing of the machine.
+            none_trained = not all(p.kept for p in ranked) and not any(p.n for p in ranked)
+            if none_trained or not any(left.values()):
+                self._nothing_left(results, number)
         results.finalists, results.out = finalists_of(self.halving, [p for kind in KINDS for p in last[kind]])
         results.save(self.out, self.halving)
         self.tell(f"finalists: {', '.join(results.finalists)}; {len(results.dropped())} rows are out, see dropped.csv")
@@ -411,14 +424,15 @@ class Course:
 
         carry_out(study, cohort, folder, progress=progress, estimate=estimate, **self.where)
 
-    def _nothing_left(self, results: Results) -> None:
-        """Every row failed: more likely the machine than the rows, so that the last rung is tried again next time."""
-        number = max(number for number, _ in results.rungs)
-        failed = [p for (n, _), places in results.rungs.items() if n == number for p in places]
-        for kind in KINDS:
-            results.rungs.pop((number, kind), None)
+    def _nothing_left(self, results: Results, number: int) -> None:
+        """Every row failed: more likely the machine than the rows, so that this rung is tried again next time."""
+        tried = [results.rungs.pop((number, kind), []) for kind in KINDS]
+        first = next(p for places in tried for p in places if not p.kept)
         results.save(self.out, self.halving)
-        raise RunError(f"every row failed in rung {number}; the first one, {failed[0].row}, {failed[0].reason}")
+        raise RunError(
+            f"every row failed in rung {number}; the first one, {first.row}, {first.reason}; nothing is dropped: the "
+            "same command tries this rung again"
+        )
 
 
 def _share_store(out: Path, folder: Path) -> None:

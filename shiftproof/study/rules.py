@@ -13,8 +13,9 @@ from typing import Any
 from .. import catalogue
 from ..errors import MethodError, OptionError, RunError
 from ..files import write_json
+from ..names import choose
 from ..recipe import Recipe
-from .declare import with_references
+from .declare import changes, require_once, with_references
 
 FILE = "halving.json"
 
@@ -48,6 +49,8 @@ class Rung:
             )
         if not self.seeds:
             raise OptionError("a rung needs at least one seed")
+        require_once("a seed counts once in a rung", self.seeds)
+        require_once("a domain is held out once in a rung", self.held_out)
 
 
 @dataclass(frozen=True)
@@ -152,13 +155,7 @@ class Halving:
 
     def compare(self, other: Halving) -> None:
         """Raises RunError where the folder's declaration differs in more than names and places."""
-        ours, theirs = self.as_dict(), other.as_dict()
-        free = {"command", "versions", "name", "cohort", "rule", "cost"}
-        changed = [
-            key
-            for key in ours
-            if key not in free and json.dumps(ours[key], sort_keys=True) != json.dumps(theirs[key], sort_keys=True)
-        ]
+        changed = changes(self.as_dict(), other.as_dict(), free=("rule", "cost"))
         if changed:
             raise RunError(
                 f"the folder holds a study by halving that was declared with other {', '.join(changed)}; repeat the "
@@ -175,12 +172,12 @@ def candidates_of(rows: Sequence[Recipe], families: dict[str, str]) -> list[Cand
     """Rows with their families: the method's name unless one is given.
 
     Raises:
-        OptionError: For two rows of one name, or one that sets a budget of its own.
+        OptionError: For two rows of one name, one that sets a budget of its own, or a family of no row.
     """
     names = [row.name for row in rows]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise OptionError(f"rows need unique names; {', '.join(twice)} came twice")
+    require_once("rows need unique names", names)
+    for name in families:
+        choose(name, names, "row that a family is given for")
     for row in rows:
         own = sorted({"steps", "seconds"} & set(row.training))
         if own or row.role != "row":
@@ -205,21 +202,25 @@ def require_sources(candidates: Sequence[Candidate], development: Sequence[str])
 
 
 def anchors_of(rows: Sequence[Recipe]) -> list[Recipe]:
-    """`erm` with each preset, on the network that most rows have, the first of them on a tie."""
+    """`erm` with each preset, on the network that most rows have, the first of them on a tie.
+
+    One whose name a row of another recipe has takes another: also a row that is dropped keeps its name in the tables.
+    """
     networks = [json.dumps(dict(row.network), sort_keys=True) for row in rows]
     usual = rows[max(range(len(rows)), key=lambda i: (networks.count(networks[i]), -i))].network
-    return [Recipe(f"erm/{preset}", transforms=preset, network=usual) for preset in ("none", "light", "strong")]
+    anchors = [Recipe(f"erm/{preset}", transforms=preset, network=usual) for preset in ("none", "light", "strong")]
+    taken = {row.name for row in rows for anchor in anchors if row.name == anchor.name and not same(row, anchor)}
+    return [dataclasses.replace(a, name=f"{a.name} (anchor)") if a.name in taken else a for a in anchors]
+
+
+def same(row: Recipe, anchor: Recipe) -> bool:
+    """Whether a row is an anchor under whatever name."""
+    return row.training_key() == anchor.training_key() and row.test_time is None
 
 
 def confirmed(finalists: Sequence[Recipe], anchors: Sequence[Recipe]) -> list[Recipe]:
     """The rows of the confirmation: an anchor that is a finalist already is not run twice."""
-    rows = list(finalists)
-    for anchor in anchors:
-        if not any(r.training_key() == anchor.training_key() and r.test_time is None for r in rows):
-            taken = {r.name for r in rows}
-            name = anchor.name if anchor.name not in taken else f"{anchor.name} (anchor)"
-            rows.append(dataclasses.replace(anchor, name=name))
-    return rows
+    return [*finalists, *(a for a in anchors if not any(same(row, a) for row in finalists))]
 
 
 def cost_of(halving: Halving) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from ..training.estimate import estimated as step_of
 from ..training.estimate import size_of
 from ..versions import versions
 from .cell import Job, divide, jobs, prediction_names, side_of, slug, status
-from .declare import Declaration, with_references
+from .declare import Declaration, require_once, with_references
 from .engines import require as require_engine
 from .grid import PRELOAD, GridProgress, run_grid
 from .rules import FILE
@@ -115,6 +115,7 @@ def study(
             f"{out} holds a study by successive halving; add --halving to continue it, or choose another --out"
         )
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    require_once("a seed counts once", seeds)
     require_numbers(seeds=len(seeds), workers=workers, threads=threads, tolerance_mm=tolerance_mm, margin=margin)
     require_engine(engine, **(cluster or {}))
     table = Cohort.read(cohort, domain=domain)
@@ -163,7 +164,12 @@ def require_numbers(**given: Any) -> None:
 
 
 def require_domains(table: Cohort, held_out: Sequence[str], sources: Sequence[str] | None) -> None:
-    """Raises SplitError for domains that are not there, or where nothing would be left to train on."""
+    """Raises SplitError for domains that are not there, or where nothing would be left to train on.
+
+    Raises OptionError for one that came twice.
+    """
+    require_once("a domain is held out once", held_out)
+    require_once("a training domain counts once", sources or [])
     missing = [d for d in [*held_out, *(sources or [])] if d not in table.domains]
     if missing or len(table.domains) < 2:
         raise SplitError(

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..data.cohort import Cohort
 from ..data.splits import hold_out
 from ..errors import RunError, StorageError
 from ..files import read_rows, replacing, write_json
-from ..statistics import interval, per_subject
+from ..metrics.unlabelled import FEWEST
+from ..statistics import per_subject
 from .cell import SPLIT_SEED, jobs, status
 from .declare import LABELS, Declaration
 from .rules import KINDS, Candidate, Halving, kept_of
@@ -38,7 +37,7 @@ class Place:
         rung: Its number, from 1.
         rank: From 1 within the kind; 0 for a row that failed.
         value: Mean over held-out domains of the mean over subjects; NaN where there is none.
-        low, high: Its 95 % interval over subjects, the domains taken as they are.
+        low, high: Its 95 % interval over subjects, the domains taken as they are; NaN where no domain has two.
         n: Subjects.
         seconds: Of the row's trainings in this rung; rows that share a training have the same.
         kept: Whether it goes on.
@@ -74,11 +73,19 @@ def cohort_of(table: Cohort, halving: Halving, kind: str) -> Cohort:
     if kind == "adaptation":
         options: dict[str, Any] = {"validation": halving.validation, "seed": SPLIT_SEED}
         for held in halving.held_out:
-            split = hold_out(table, held, **options)
+            # Domains that nothing trains on may not even be divisible.
+            split = hold_out(table.where(**{table.domain: [*halving.development, held]}), held, **options)
             if split.target is None:
                 raise RunError(
                     f"{held} has no subject besides its test side, so that nothing is left to adapt to; "
                     'mark fewer of its subjects as "test", or leave out rows with a target'
+                )
+            # Of a segmentation every voxel is a point.
+            if table.task != "segmentation" and len(split.target) < FEWEST[halving.scoring]:
+                raise RunError(
+                    f"{halving.scoring} tells rows apart from {FEWEST[halving.scoring]} scans on, and the half of "
+                    f"{held} that they adapt to has {len(split.target)}; hold out a domain with more subjects, or "
+                    "leave out rows with a target"
                 )
             parts.append(split.target.table)
     return Cohort(pd.concat(parts, ignore_index=True), table.root, domain=table.domain, labels=table.labels)
@@ -187,17 +194,22 @@ def subjects_of(cells: Sequence[Path], metric: str, declared: Declaration) -> pd
 def summary(values: pd.DataFrame, within: tuple[float, float]) -> tuple[float, float, float, int]:
     """Mean over domains of the mean over subjects, its interval, and the number of subjects.
 
-    Domains count equally whatever their size, and are no sample: the interval is of subjects within them, each
-    domain moved onto the common mean.
+    Domains count equally whatever their size, and are no sample: the interval is t's with the variance of subjects
+    within domains, one for all of them, whose degrees of freedom the domains' means have used up.
     """
+    from scipy import stats
+
     known = values.dropna(subset=["value"])
-    means = known.groupby("held_out")["value"].mean()
+    by_domain = known.groupby("held_out")["value"]
+    means, number = by_domain.mean(), len(known)
     if set(means.index) != set(values["held_out"]) or known.empty:
-        return math.nan, math.nan, math.nan, len(known)
-    value = float(means.mean())
-    moved = known["value"].to_numpy() - means.loc[known["held_out"]].to_numpy() + value
-    found = interval(np.asarray(moved), within=within)
-    return value, found.low, found.high, found.n
+        return math.nan, math.nan, math.nan, number
+    value, free = float(means.mean()), number - len(means)
+    if not free:
+        return value, math.nan, math.nan, number
+    variance = float(((known["value"] - by_domain.transform("mean")) ** 2).sum()) / free
+    half = float(stats.t.ppf(0.975, free)) * math.sqrt(variance * float((1 / by_domain.size()).sum())) / len(means)
+    return value, max(value - half, within[0]), min(value + half, within[1]), number
 
 
 def finalists_of(halving: Halving, places: Sequence[Place]) -> tuple[list[str], list[Place]]:

@@ -133,7 +133,7 @@ def test_coarser_spacing_uses_the_room_and_never_refines(spacing, monkeypatch):
     assert np.allclose(changed, changed[0])  # towards cubes
 
 
-def test_unknown_voxels_are_background(results):
+def test_unknown_voxels_are_no_structure(results):
     path = results.root / "labels/B-01.nii.gz"
     label = sitk.ReadImage(str(path))
     array = sitk.GetArrayFromImage(label)
@@ -141,7 +141,13 @@ def test_unknown_voxels_are_background(results):
     changed = sitk.GetImageFromArray(array)
     changed.CopyInformation(label)
     sitk.WriteImage(changed, str(path))
-    assert set(np.unique(np.asarray(read_back(held(results)["label"]).dataobj))) <= {0, 1, 2, 3}
+    about = held(results)
+    shown = np.asarray(read_back(about["label"]).dataobj)
+    assert (about["unknown"], about["classes"][4]) == (4, "not annotated")
+    assert set(np.unique(shown)) == {0, 1, 2, 3, 4}
+    assert (shown == 4).sum() == (at_same_place(read_back(about["label"]), changed)[1] == 255).sum()
+    assert np.asarray(read_back(about["predictions"][0]["volume"]).dataobj).max() <= 3
+    assert held(results, "B-02")["unknown"] is None
 
 
 def test_names_cannot_end_the_block_that_they_stand_in(results):

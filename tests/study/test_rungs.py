@@ -100,8 +100,9 @@ def test_domains_count_equally_and_the_interval_is_around_the_ranked_value(tmp_p
     first, second = placed(tmp_path, study, rule, 1, "generalisation")
     assert (first.row, first.rank, first.kept) == ("one", 1, True)
     assert first.value == pytest.approx((0.25 + 0.85) / 2)
-    moved = np.array([0.1, 0.2, 0.3, 0.4]) - 0.25, np.array([0.8, 0.9]) - 0.85
-    expected = stats.t.interval(0.95, 5, first.value, stats.sem(np.concatenate(moved)))
+    # One variance within domains, of 4 + 2 - 2 degrees of freedom; the mean of two means of 4 and of 2 subjects.
+    variance = (3 * np.var([0.1, 0.2, 0.3, 0.4], ddof=1) + np.var([0.8, 0.9], ddof=1)) / 4
+    expected = stats.t.interval(0.95, 4, first.value, np.sqrt(variance * (1 / 4 + 1 / 2)) / 2)
     assert (first.low, first.high) == pytest.approx(expected)
     assert first.n == 6
     assert first.seconds == 21.0

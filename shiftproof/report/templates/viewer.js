@@ -62,7 +62,8 @@
     }
     part("tint").closest("label").hidden = !about.label;
     part("plane").value = dialogIsWide() ? "all" : about.plane;
-    legend(about.classes.slice(1).map((name, i) => [name, about.colours[i + 1]]), "structures");
+    const structures = about.classes.map((name, i) => [name, about.colours[i]]);
+    legend(structures.filter((_, i) => i && i !== about.unknown), "structures");
     legend(ERRORS.names.slice(1).map((name, i) => [name, ERRORS.colours[i + 1]]), "kinds");
     part("kinds").hidden = true;
   }
@@ -96,15 +97,15 @@
     return globalThis.niivue;
   }
 
-  const table = (colours, names) => {
+  const table = (colours, names, unseen = 0) => {
     const channel = (from) => colours.map((c) => parseInt(c.slice(from, from + 2), 16));
-    return { R: channel(1), G: channel(3), B: channel(5), A: colours.map((_, i) => (i ? 255 : 0)), I: colours.map((_, i) => i), labels: names };
+    return { R: channel(1), G: channel(3), B: channel(5), A: colours.map((_, i) => (i && i !== unseen ? 255 : 0)), I: colours.map((_, i) => i), labels: names };
   };
 
   async function volume(text, name, opacity, extra = {}) {
     const { NVImage } = library;
     const found = await NVImage.loadFromBase64({ base64: text, name: `${name}.nii.gz`, opacity, ...extra });
-    if (extra.classes) found.setColormapLabel(table(extra.classes.colours, extra.classes.names));
+    if (extra.classes) found.setColormapLabel(table(extra.classes.colours, extra.classes.names, extra.classes.unseen));
     return found;
   }
 
@@ -124,7 +125,7 @@
     clear();
     const [low, high] = about.window;
     const image = await volume(about.image, "image", 1, { cal_min: low, cal_max: high, colormap: "gray" });
-    const classes = { colours: about.colours, names: about.classes };
+    const classes = { colours: about.colours, names: about.classes, unseen: about.unknown };
     const label = about.label && (await volume(about.label, "label", 1, { classes }));
     const predictions = [];
     for (const p of about.predictions) predictions.push(await volume(p.volume, "prediction", 1, { classes }));
@@ -160,7 +161,7 @@
     nv.drawRimOpacity = 1;
     scene.errors.img = scene.label.img.map((truth, i) => {
       const answer = prediction.img[i];
-      return truth === answer ? 0 : !answer ? 1 : !truth ? 2 : 3;
+      return truth === answer || truth === scene.about.unknown ? 0 : !answer ? 1 : !truth ? 2 : 3;
     });
     overlays();
   }
@@ -222,6 +223,7 @@
   part("plane").addEventListener("change", replane);
   part("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
+    if (dialog.open) return; // the event comes late: another case has been asked for since
     asked += 1;
     if (nv) clear();
   });
