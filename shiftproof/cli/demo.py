@@ -17,7 +17,7 @@ def demo(
     json: bool = JSON,
 ) -> None:
     """A study on four simulated sites of real anatomy, in minutes on a laptop's CPU."""
-    from ..report import report as page
+    from ..report import reported
     from ..scenarios import make
     from ..study.declare import parse_rows
     from ..study.run import study
@@ -45,8 +45,8 @@ def demo(
             progress=progress,
             tell=tell,
         )
-    page(out / "study")
-    print_outcome(out / "study", json=json)
+    _, found = reported(out / "study")
+    print_outcome(out / "study", json=json, found=found)
 
 
 DEMO_SITES = ["C", "D"]

@@ -36,7 +36,7 @@ def evaluate(
     from ..data.cohort import Cohort
     from ..evaluate import evaluate as run
     from ..metrics.rules import read_tolerance
-    from ..report import evaluation_report
+    from ..report import reported
     from .outcome import print_outcome
     from .show import bar, tell
 
@@ -49,9 +49,9 @@ def evaluate(
             out=folder, tolerance_mm=read_tolerance(tolerance_mm), lesions=o.names(lesions) or [],
             smallest_lesion_ml=smallest_lesion_ml, also=o.names(also) or [], device=device, progress=update,
         )  # fmt: skip
-    evaluation_report(folder)
+    _, summary = reported(folder)
     for failure in found.failures:
         tell(f"not scored: {failure.subject}: {failure.message}")
     for note in found.facts.get("notes", []):
         tell(note)
-    print_outcome(folder, json=json)
+    print_outcome(folder, json=json, found=summary)

@@ -103,7 +103,7 @@ def study(
     """
     from ..metrics.rules import read_tolerance
     from ..recipe import replicate_name, replicated
-    from ..report import report as page
+    from ..report import reported
     from ..study.declare import parse_families, parse_rows
     from ..study.halving import halve
     from ..study.run import study as run
@@ -170,8 +170,8 @@ def study(
                 shown(state)
 
             run(table, rows, folder, held_out=held, progress=progress, **common)
-    page(folder)
-    print_outcome(folder, json=json, engine=engine, workers=most["workers"])
+    _, found = reported(folder)
+    print_outcome(folder, json=json, found=found, engine=engine, workers=most["workers"])
 
 
 def require_unused(given: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ def halving(root: Path | None) -> Found | None:
     try:
         facts = read_facts(root / DECLARED)
         ranked = read_facts(root / RUNGS) if (root / RUNGS).exists() else {"rungs": [], "finalists": None, "out": []}
-        return found_of(facts, ranked)
+        found = found_of(facts, ranked)
+        return found | {"seconds": spent(root, found["rungs"])}
     except RunError as error:
         return nothing(str(error))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -51,8 +52,18 @@ def found_of(facts: Found, ranked: Found) -> Found:
         "rungs": rungs,
         "dropped": [p | {"metric": metric[p["rung"], p["kind"]]} for p in out],
         "finalists": ranked["finalists"],
-        "seconds": sum(p["seconds"] for r in rungs for p in r["rows"] if math.isfinite(p["seconds"])),
     }
+
+
+def spent(root: Path, rungs: list[Found]) -> float:
+    """Seconds of training in all rungs; rows that share a training have the same seconds, which passed once."""
+    runs: dict[tuple[str, str], float] = {}
+    for rung in rungs:
+        for path in (root / rung["folder"]).glob("cells/*/*/*/cell.json"):
+            cell = read_facts(path)
+            runs[rung["folder"], str(cell.get("run", path))] = float(cell.get("seconds") or 0.0)
+    listed_seconds = (p["seconds"] for r in rungs for p in r["rows"] if math.isfinite(p["seconds"]))
+    return sum(runs.values()) if runs else sum(listed_seconds)
 
 
 def place_of(place: Found) -> Found:

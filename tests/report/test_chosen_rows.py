@@ -185,3 +185,12 @@ def test_each_rung_lists_its_rows_from_first_to_last(tmp_path):
     assert of["rungs"][0]["lines"][-1]["value"] == "–"
     assert of["rungs"][1]["metric"] == "information maximisation"
     assert limit({"trainings": 3, "seconds": None}) == "3 trainings"
+
+
+def test_a_training_that_two_rows_share_is_spent_once(tmp_path):
+    root = write(tmp_path / "shared", RANKED, None)
+    for row, run, seconds in (("a", "runs/a", 60.0), ("a+tent", "runs/a", 60.0), ("b", "runs/b", 30.0)):
+        cell = root / "rungs" / "1" / "cells" / row / "A" / "0" / "cell.json"
+        cell.parent.mkdir(parents=True)
+        cell.write_text(json.dumps({"status": "done", "run": run, "seconds": seconds}))
+    assert halving(root)["seconds"] == 90
