@@ -136,8 +136,15 @@ def line(place: Found, metric: str) -> Found:
         "metric": scale(metric).axis,
         "n": str(place.get("n", "")),
         "seconds": seconds(place["seconds"]),
-        "reason": "kept" if place["kept"] else place["reason"],
+        "reason": outcome(place),
     }
+
+
+def outcome(place: Found) -> str:
+    if not place["kept"]:
+        return str(place["reason"])
+    alone = place.get("n") == 0 and not math.isfinite(place["value"])
+    return "kept without a rival, not trained" if alone else "kept"
 
 
 def limit(cost: Found) -> str:

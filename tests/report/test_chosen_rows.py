@@ -194,3 +194,7 @@ def test_a_training_that_two_rows_share_is_spent_once(tmp_path):
         cell.parent.mkdir(parents=True)
         cell.write_text(json.dumps({"status": "done", "run": run, "seconds": seconds}))
     assert halving(root)["seconds"] == 90
+
+
+def test_a_row_without_a_rival_is_told_from_one_that_was_ranked(confirmed):
+    assert "kept without a rival, not trained" in confirmed[1]
