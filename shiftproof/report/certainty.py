@@ -38,7 +38,7 @@ def power_text(found: Found) -> str:
         text += f" ({corrected} when corrected for {count(facts['family_size'], 'comparison')})"
     text += f"; much smaller ones would mostly be missed.{trainings_power_text(found, facts['trainings'])}"
     c = facts["undecided"]
-    if c and c["needed"] and c["needed"] > c["n"]:
+    if c and c["needed"] and c["needed"] > c["n"] and not hidden_by_trainings(facts["trainings"], c):
         before = " before that correction" if facts["family_size"] > 1 else ""
         text += (
             f" Were the difference seen between {c['a']} and {c['b']}, {size(found, c['mean_difference'])}, the true "
@@ -56,6 +56,11 @@ def trainings_power_text(found: Found, facts: Found | None) -> str:
     many, ends = count(facts["fewest"], "training"), facts["detectable"]
     shown = f"{range_of(found, ends)} {unit(found)}{depending(ends)}"
     return f" That is of these networks; of recipes, {many} of each show {shown} likewise, and the larger counts."
+
+
+def hidden_by_trainings(facts: Found | None, c: Found) -> bool:
+    """Whether more subjects would not do: trainings hide so small a difference."""
+    return bool(facts) and (facts["detectable"] is None or facts["detectable"][0] > abs(c["mean_difference"]))  # type: ignore[index]
 
 
 def subjects_span(facts: Found) -> str:
