@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from ..report.comparing import BOOTSTRAP_PAIRS, LEVEL
+from ..report.comparing import BOOTSTRAP_PAIRS, LEVEL, judged, shared
 from ..report.trainings import Trainings, trainings_of
 from ..statistics import (
     Equivalence,
+    Interval,
     correct,
     equivalence,
     interval,
@@ -74,7 +74,7 @@ def family(methods: list[str], question: Question, means: dict[str, float]) -> l
 
 def pair(cells: pd.DataFrame, a: str, b: str, question: Question, family_size: int) -> Found:
     """Everything that is known of one pair, before correction."""
-    first, second = shared(cells, a, b)
+    first, second = (side.to_numpy() for side in shared(cells, a, b))
     n = len(first)
     resamples = max(RESAMPLES, math.ceil(2 * TAIL * family_size / question.level))
     test = "t" if n * resamples * family_size > MOST_FLIPS else "auto"
@@ -125,12 +125,6 @@ def no_worse_p(same: Equivalence | None, question: Question) -> float:
     return same.p_lower if question.metric.higher_is_better else same.p_upper
 
 
-def shared(cells: pd.DataFrame, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the subjects that both have, in the same domains, one a subject."""
-    both = cells[[a, b]].dropna().groupby(level="subject").mean()
-    return both[a].to_numpy(), both[b].to_numpy()
-
-
 def apart(cells: pd.DataFrame, a: str, b: str, question: Question) -> Any:
     """The comparison that is left where two methods share no subject."""
     sides = [cells[m].dropna().groupby(level="subject").mean().to_numpy() for m in (a, b)]
@@ -143,21 +137,13 @@ def kind(level: float) -> IntervalMethod:
 
 
 def verdict(f: Found, question: Question) -> str:
-    """What may be said of a pair: the rule of the report of a study.
-
-    "better" takes a corrected p below the level and an interval at the corrected level that lies beyond 0 and, where
-    there is one, beyond the margin. "equivalent" takes both one-sided tests against the margin, corrected likewise.
-    Where both methods have several trainings, the interval over these has to say the same.
-    """
-    if not math.isfinite(f["p_corrected"]) or not math.isfinite(f["low_corrected"]):
-        return "not tested"
-    beyond = f["low_corrected"] > question.margin or f["high_corrected"] < -question.margin
-    if over := f["trainings"]:
-        beyond = beyond and (over["low"] > question.margin or over["high"] < -question.margin)
-    if f["p_corrected"] < question.level and beyond:
-        return "better" if (f["mean_difference"] > 0) == question.metric.higher_is_better else "worse"
-    inside = not over or (over["low"] > -question.margin and over["high"] < question.margin)
-    return "equivalent" if f["p_equivalent_corrected"] < question.level and inside else "no reliable difference"
+    """What may be said of a pair, by the rule of the report of a study."""
+    around = Interval(f["mean_difference"], f["low_corrected"], f["high_corrected"], f["n"], "corrected")
+    over = f["trainings"] and Interval(f["mean_difference"], f["trainings"]["low"], f["trainings"]["high"], f["n"], "")
+    return judged(
+        f["mean_difference"], f["p_corrected"], around, over, f["p_equivalent_corrected"],
+        higher_is_better=question.metric.higher_is_better, margin=question.margin or 0.0, level=question.level,
+    )  # fmt: skip
 
 
 def beyond_reach(pairs: list[Found], question: Question) -> bool:

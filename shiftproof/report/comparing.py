@@ -205,16 +205,44 @@ def verdict(
     which is of these networks and no claim. "equivalent" is said only by two one-sided tests against the margin, with
     the interval over trainings inside it: a difference that is not found is not one that is not there.
     """
-    if not math.isfinite(p_corrected) or not around.known:
+    p_equal = equal["p_corrected"] if equal else math.nan
+    rule: dict[str, Any] = {"higher_is_better": higher_is_better, "margin": margin}
+    if over and over.reason:
+        claim = judged(c.mean_difference, p_corrected, around, None, math.nan, **rule)
+        return {"better": "ahead", "worse": "behind"}.get(claim, claim)
+    return judged(c.mean_difference, p_corrected, around, over, p_equal, **rule)
+
+
+def judged(
+    difference: float,
+    p_corrected: float,
+    around: Interval,
+    over: Interval | OverTrainings | None,
+    p_equivalent: float,
+    *,
+    higher_is_better: bool,
+    margin: float = 0.0,
+    level: float = LEVEL,
+) -> str:
+    """The one rule of verdicts, from numbers that are corrected already; `compare` asks it, too.
+
+    Args:
+        difference: Mean over subjects.
+        p_corrected: Of it, NaN where nothing could be tested.
+        around: Its interval at the corrected level, over subjects.
+        over: The same over trainings; None where what is compared are predictions as they are.
+        p_equivalent: Corrected p of two one-sided tests against the margin, NaN without a margin.
+        higher_is_better: Of the metric.
+        margin: The smallest difference that matters.
+        level: Of the tests.
+    """
+    if not math.isfinite(p_corrected) or not math.isfinite(around.low):
         return "not tested"
-    if p_corrected < LEVEL and (around.low > margin or around.high < -margin):
-        better = (c.mean_difference > 0) == higher_is_better
-        if over and over.reason:
-            return "ahead" if better else "behind"
-        if not over or over.low > margin or over.high < -margin:
-            return "better" if better else "worse"
+    both = [around, over] if over else [around]
+    if p_corrected < level and (all(i.low > margin for i in both) or all(i.high < -margin for i in both)):
+        return "better" if (difference > 0) == higher_is_better else "worse"
     inside = not over or (over.low > -margin and over.high < margin)
-    return "equivalent" if equal and equal["p_corrected"] < LEVEL and inside else "no reliable difference"
+    return "equivalent" if p_equivalent < level and inside else "no reliable difference"
 
 
 def beyond_reach(c: Found) -> bool:
