@@ -51,7 +51,8 @@ def compared(
         progress: Called with pairs done and their number, once it takes long enough to wonder.
     """
     members = family(scores.methods, question, means)
-    trainings = trainings_of(scores.tidy.rename(columns={"method": "row", "domain": "held_out"}), [])
+    named = scores.tidy[scores.tidy["seed"] != ""]  # else nobody said which training a score is of
+    trainings = trainings_of(named.rename(columns={"method": "row", "domain": "held_out"}), [])
     found, started = [], time.monotonic()
     for a, b in members:
         one = pair(scores.cells, a, b, question, len(members))
@@ -105,17 +106,18 @@ def pair(cells: pd.DataFrame, a: str, b: str, question: Question, family_size: i
 
 
 def survives(trainings: Trainings, one: Found, question: Question) -> Found:
-    """Whether the difference is one of recipes: a second test, where both methods have several trainings.
+    """Whether the difference is one of recipes: a second test, where seeds tell trainings apart.
 
-    Else what is compared are predictions as they are, and subjects alone decide.
+    Without seeds, predictions are compared as they are, and subjects alone decide. `alone` are recipes of one
+    training each.
     """
     a, b = one["a"], one["b"]
-    if not {a, b} <= set(trainings.scores):
-        return {"trainings": None, "p_both": one["p"]}
+    if not {a, b} <= set(trainings.scores) or not math.isfinite(one["p"]):
+        return {"trainings": None, "alone": False, "p_both": one["p"]}
     over = trainings.against(a, b, level=one["level_corrected"])
-    if over.reason or not math.isfinite(one["p"]):
-        return {"trainings": None, "p_both": one["p"]}
-    return {"trainings": dataclasses.asdict(over), "p_both": max(one["p"], over.p)}
+    if over.reason:
+        return {"trainings": None, "alone": True, "p_both": one["p"]}
+    return {"trainings": dataclasses.asdict(over), "alone": False, "p_both": max(one["p"], over.p)}
 
 
 def no_worse_p(same: Equivalence | None, question: Question) -> float:
@@ -142,7 +144,8 @@ def verdict(f: Found, question: Question) -> str:
     over = f["trainings"] and Interval(f["mean_difference"], f["trainings"]["low"], f["trainings"]["high"], f["n"], "")
     return judged(
         f["mean_difference"], f["p_corrected"], around, over, f["p_equivalent_corrected"],
-        higher_is_better=question.metric.higher_is_better, margin=question.margin or 0.0, level=question.level,
+        alone=f["alone"], higher_is_better=question.metric.higher_is_better, margin=question.margin or 0.0,
+        level=question.level,
     )  # fmt: skip
 
 

@@ -42,10 +42,15 @@ def headline(found: Found, question: Question) -> str:
     return single(pairs[0], question) if len(pairs) == 1 else among_all(found, question)
 
 
+STANDING = {"ahead": "ahead of", "behind": "behind"}
+
+
 def single(p: Found, question: Question) -> str:
     a, b = p["a"], p["b"]
     if p["verdict"] in ("better", "worse"):
         return f"{a} is {p['verdict']} than {b}: {difference(p, question)}."
+    if p["verdict"] in ("ahead", "behind"):
+        return f"{p['a']} is {STANDING[p['verdict']]} {b}, in one training each: {difference(p, question)}."
     if p["verdict"] == "equivalent":
         return f"{a} and {b} are equivalent within {size(question.margin, question)}: {difference(p, question)}."
     if p["verdict"] == "not tested":
@@ -59,7 +64,8 @@ def against_reference(found: Found, question: Question) -> str:
         by.setdefault(p["verdict"], []).append(p["a"])
     texts = []
     equal = f"equivalent within {size(question.margin, question)} to"
-    for verdict, words in (("better", "better than"), ("worse", "worse than"), ("equivalent", equal)):
+    lucky = [(way, f"in one training each {words}") for way, words in STANDING.items()]
+    for verdict, words in (("better", "better than"), ("worse", "worse than"), ("equivalent", equal), *lucky):
         if by.get(verdict):
             are = "is" if len(by[verdict]) == 1 else "are"
             texts.append(f"{named(by[verdict])} {are} {words} {question.reference}.")
@@ -121,6 +127,11 @@ def differences_text(found: Found, question: Question) -> str:
         )
     if len(apart) > SHOWN:
         texts.append(f"{len(apart) - SHOWN} more in the table.")
+    lucky = sum(p["verdict"] in STANDING for p in found["pairs"])
+    if lucky:
+        texts.append(
+            f"{count(lucky, 'pair')} differ over subjects, but one training each cannot tell a recipe from luck."
+        )
     rest = [p for p in found["pairs"] if p["verdict"] == "no reliable difference"]
     if rest:
         shown = [f"{p['a']} and {p['b']} ({difference(p, question)})" for p in rest[:SHOWN]]

@@ -206,11 +206,11 @@ def verdict(
     the interval over trainings inside it: a difference that is not found is not one that is not there.
     """
     p_equal = equal["p_corrected"] if equal else math.nan
-    rule: dict[str, Any] = {"higher_is_better": higher_is_better, "margin": margin}
-    if over and over.reason:
-        claim = judged(c.mean_difference, p_corrected, around, None, math.nan, **rule)
-        return {"better": "ahead", "worse": "behind"}.get(claim, claim)
-    return judged(c.mean_difference, p_corrected, around, over, p_equal, **rule)
+    alone = bool(over and over.reason)
+    return judged(
+        c.mean_difference, p_corrected, around, None if alone else over, p_equal,
+        alone=alone, higher_is_better=higher_is_better, margin=margin,
+    )  # fmt: skip
 
 
 def judged(
@@ -220,6 +220,7 @@ def judged(
     over: Interval | OverTrainings | None,
     p_equivalent: float,
     *,
+    alone: bool = False,
     higher_is_better: bool,
     margin: float = 0.0,
     level: float = LEVEL,
@@ -232,6 +233,7 @@ def judged(
         around: Its interval at the corrected level, over subjects.
         over: The same over trainings; None where what is compared are predictions as they are.
         p_equivalent: Corrected p of two one-sided tests against the margin, NaN without a margin.
+        alone: Whether recipes of one training each are compared: then nothing is claimed of them.
         higher_is_better: Of the metric.
         margin: The smallest difference that matters.
         level: Of the tests.
@@ -240,8 +242,9 @@ def judged(
         return "not tested"
     both = [around, over] if over else [around]
     if p_corrected < level and (all(i.low > margin for i in both) or all(i.high < -margin for i in both)):
-        return "better" if (difference > 0) == higher_is_better else "worse"
-    inside = not over or (over.low > -margin and over.high < margin)
+        words = ("ahead", "behind") if alone else ("better", "worse")
+        return words[(difference > 0) != higher_is_better]
+    inside = (not over and not alone) or (over is not None and over.low > -margin and over.high < margin)
     return "equivalent" if p_equivalent < level and inside else "no reliable difference"
 
 

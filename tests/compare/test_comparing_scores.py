@@ -38,7 +38,7 @@ def drawn(n: int, k: int, *, seed: int, gains: list[float] | None = None) -> dic
 
 
 def scores_of(values: dict[str, list[float]]) -> Scores:
-    tidy = [(m, f"s{i}", "", "0", v) for m, own in values.items() for i, v in enumerate(own)]
+    tidy = [(m, f"s{i}", "", "", v) for m, own in values.items() for i, v in enumerate(own)]
     return Scores(pd.DataFrame(tidy, columns=["method", "subject", "domain", "seed", "value"]), "dice")
 
 

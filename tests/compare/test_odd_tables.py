@@ -136,3 +136,18 @@ def test_no_power_is_promised_that_an_exact_test_cannot_have(tmp_path, n, said):
     columns = {"subject": subjects(n), **scattered(n, 0.8, 0.8)}
     found = compare([written(tmp_path / "x.csv", columns)])
     assert ("Power" in [e["about"] for e in found["evidence"]]) == said
+
+
+def test_recipes_of_one_training_each_are_ahead_and_not_better(tmp_path):
+    """As in the report of a study: a seed that is named makes rows recipes; without it they are predictions."""
+    base = [0.70 + 0.01 * i for i in range(10)]
+    lines = [("a", i, v + 0.05 + 0.001 * (i % 3)) for i, v in enumerate(base)] + [
+        ("b", i, v) for i, v in enumerate(base)
+    ]
+    for seed, expected in ((",0", "ahead"), ("", "better")):
+        path = tmp_path / f"t{expected}.csv"
+        head = "method,subject,dice" + (",seed" if seed else "")
+        path.write_text("\n".join([head, *(f"{m},s{i},{v}{seed}" for m, i, v in lines)]) + "\n")
+        found = compare([path])
+        assert found["pairs"][0]["verdict"] == expected
+        assert ("one training each" in found["headline"]) == bool(seed)
