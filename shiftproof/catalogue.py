@@ -20,10 +20,18 @@ METHODS = {
     "mldg": "shiftproof.methods.mldg:MLDG",
     "group_dro": "shiftproof.methods.group_dro:GroupDRO",
     "mean_teacher": "shiftproof.methods.mean_teacher:MeanTeacher",
+    "adversarial": "shiftproof.methods.adversarial:AdversarialTraining",
+    "mixup": "shiftproof.methods.mixup:Mixup",
+    "asymmetric_combination": "shiftproof.methods.asymmetric_combination:AsymmetricCombination",
+    "learned_augmentation": "shiftproof.methods.learned_augmentation:LearnedAugmentation",
 }
+
+OWN_TRANSFORMS = ("learned_augmentation",)
+"""Methods whose `Needs.own_transforms` is set: a recipe knows it without loading them."""
 
 TEST_TIME = {
     "tent": "shiftproof.testtime.tent:tent",
+    "learned_views": "shiftproof.testtime.learned_views:learned_views",
 }
 
 

@@ -7,6 +7,7 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ import torch
 from . import catalogue, nets, tasks
 from .data.plan import Plan
 from .data.sampling import Feed, Patches
-from .data.splits import Split
+from .data.splits import Split, shuffled
 from .data.store import Case, Store
 from .deploy.model import save_model
-from .errors import OptionError, RunError
+from .errors import OptionError, RunError, SplitError
 from .files import write_text
+from .losses.rare import rare_indices
 from .methods.method import Method, Setting
 from .names import choose, converted
-from .recipe import Recipe, build, build_network
+from .recipe import Recipe, build, build_network, network_options
 from .train import Progress, Run, Trainer
 from .training.group import current
 from .transforms.presets import preset
@@ -120,7 +122,8 @@ class Experiment:
                 "setting": dataclasses.asdict(self.setting),
                 "sampling": {
                     "patch": list(self.feed.patches.size),
-                    "foreground": self.feed.patches.foreground,
+                    "foreground": shares_by_name(self.feed.patches.foreground, self.plan.classes),
+                    "background": self.feed.patches.background,
                     "source": list(self.feed.patches.source or self.feed.patches.size),
                     "batches": self.feed.batches,
                 },
@@ -128,9 +131,18 @@ class Experiment:
                     "train": sorted({c.subject for c in self.feed.source}),
                     "validation": sorted({c.subject for c in self.validation}),
                     "target, without labels": sorted({c.subject for c in self.feed.target}),
+                    **{name: sorted({c.subject for c in cases}) for name, cases in self.feed.streams.items()},
                 },
                 # Content of files, labels and preprocessing: other voxels are another run.
-                "cases": sorted(c.key for c in [*self.feed.source, *self.validation, *self.feed.target]),
+                "cases": sorted(
+                    c.key
+                    for c in [
+                        *self.feed.source,
+                        *self.validation,
+                        *self.feed.target,
+                        *chain(*self.feed.streams.values()),
+                    ]
+                ),
                 "threads": torch.get_num_threads(),
                 "versions": versions(),
             }
@@ -161,12 +173,97 @@ def prepare(
         target = store.prepare(split.target, plan, workers=workers, progress=progress)
     sources = sorted({case.domain for case in source})
     domains = sources + sorted({case.domain for case in target} - set(sources))
-    setting = Setting(domains, plan.inputs, plan.dimensions, len(sources))
-    foreground = recipe.sampling.get("foreground", Patches.foreground)
-    patches = Patches(tuple(plan.patch), foreground, plan.context, plan.task != "segmentation", source_of(recipe, plan))
-    batches = recipe.sampling.get("batches", catalogue.method(recipe.method).needs.batches)
-    feed = Feed(source, domains, patches, size=trainer.batch, target=target, batches=batches, seed=trainer.seed)
-    return Experiment(recipe, plan, trainer, setting, feed, held_back)
+    needs = catalogue.method(recipe.method).needs
+    streams: dict[str, list[Case]] = {}
+    if "validation" in needs.streams:
+        source, streams["validation"] = apart(source, recipe.method)
+    feed = Feed(
+        source,
+        domains,
+        patches_of(recipe, plan),
+        size=trainer.batch,
+        target=target,
+        streams=streams,
+        batches=recipe.sampling.get("batches", needs.batches),
+        seed=trainer.seed,
+    )
+    return Experiment(recipe, plan, trainer, setting_of(recipe, plan, domains, len(sources)), feed, held_back)
+
+
+def setting_of(recipe: Recipe, plan: Plan, domains: list[str], sources: int) -> Setting:
+    spacing = tuple(s for s in plan.spacing_mm[: plan.dimensions] if s is not None)
+    return Setting(domains, plan.inputs, plan.dimensions, sources, read_of(recipe, plan), spacing)
+
+
+def patches_of(recipe: Recipe, plan: Plan) -> Patches:
+    """How a recipe has patches cut.
+
+    Raises:
+        OptionError: For shares of structures that the cohort does not have, or that are none.
+    """
+    given = recipe.sampling.get("foreground", Patches.foreground)
+    foreground: float | dict[int, float]
+    if isinstance(given, Mapping):
+        if plan.target.get("kind") == "multi-label":
+            raise OptionError("sampling.foreground is one share where structures overlap, got one of each structure")
+        structures = list(plan.classes[1:])
+        foreground = {
+            1 + structures.index(choose(name, structures, "structure of sampling.foreground")): converted(
+                f"sampling.foreground.{name}", share, float
+            )
+            for name, share in given.items()
+        }
+    else:
+        foreground = converted("sampling.foreground", given, float)
+    return Patches(
+        tuple(plan.patch),
+        foreground,
+        plan.context,
+        plan.task != "segmentation",
+        source_of(recipe, plan),
+        recipe.sampling.get("background", Patches.background),
+        "border" if any(margin_of(recipe, plan)) else "zeros",
+    )
+
+
+VALIDATION_SHARE = 4
+"""One of so many training subjects of a domain is a method's own validation subject."""
+
+
+def apart(source: Sequence[Case], method: str) -> tuple[list[Case], list[Case]]:
+    """Training cases and those that a method validates on while it trains, by subject and within each domain.
+
+    They are taken from the training side, so that a method which learns from them has seen no more labels than the
+    others; which ones does not depend on the seed of training.
+
+    Raises:
+        SplitError: If there is a single subject.
+    """
+    subjects: dict[str, list[str]] = {}
+    for case in source:
+        if not any(case.subject in seen for seen in subjects.values()):  # who was scanned twice counts once
+            subjects.setdefault(case.domain, []).append(case.subject)
+    chosen = {
+        subject
+        for domain, its_own in subjects.items()
+        for subject in shuffled(its_own, SEED_APART)[: len(its_own) // VALIDATION_SHARE]
+    }
+    if not chosen:  # few subjects: the largest domain gives one
+        most = max(subjects.values(), key=len)
+        chosen = set(shuffled(most, SEED_APART)[:1]) if sum(map(len, subjects.values())) > 1 else set()
+    if not chosen:
+        raise SplitError(
+            f"{method} validates on training subjects while it trains and needs at least 2 of them, got 1; use a "
+            "larger fraction of the cohort, or another method"
+        )
+    return [c for c in source if c.subject not in chosen], [c for c in source if c.subject in chosen]
+
+
+SEED_APART = 17
+
+
+def shares_by_name(shares: float | Mapping[int, float], classes: Sequence[str]) -> float | dict[str, float]:
+    return shares if not isinstance(shares, Mapping) else {classes[k]: share for k, share in shares.items()}
 
 
 REACH = {2: 1.5, 3: 1.25}
@@ -176,29 +273,56 @@ REACH = {2: 1.5, 3: 1.25}
 def source_of(recipe: Recipe, plan: Plan) -> tuple[int, ...] | None:
     """Size that is cut for augmentation to turn and shrink, so that few voxels come from beyond its border.
 
-    None where a patch is enough: without spatial changes, and where a scan has one label and is shown whole.
+    Where a network reads more than it scores, that comes on top. None where a patch is enough: without spatial
+    changes, and where a scan has one label and is shown whole.
     """
     if plan.task != "segmentation":
         return None
-    reach = REACH[plan.dimensions]
-    wanted = transform_of(recipe, plan).source_patch(plan.patch)
-    source = tuple(min(n, math.ceil(reach * w)) for n, w in zip(wanted, plan.patch, strict=True))
+    reach, read = REACH[plan.dimensions], read_of(recipe, plan)
+    method = catalogue.method(recipe.method)
+    if method.needs.own_transforms:
+        wanted = method.source_patch(read, **catalogue.check_options(recipe.method, method, dict(recipe.options)))
+    else:
+        wanted = transform_of(recipe, plan).source_patch(read)
+    source = tuple(min(n, math.ceil(reach * w)) for n, w in zip(wanted, read, strict=True))
     return source if source != tuple(plan.patch) else None
+
+
+def margin_of(recipe: Recipe, plan: Plan) -> tuple[int, ...]:
+    """Voxels on each side of its scores that the recipe's network must be shown; see `nets.margin`."""
+    options = network_options(recipe, plan.task, weights=False)
+    return nets.margin(options.pop("name"), dimensions=plan.dimensions, **options)
+
+
+def read_of(recipe: Recipe, plan: Plan) -> tuple[int, ...]:
+    """Voxels of a training patch, as the recipe's network reads it."""
+    return tuple(n + 2 * m for n, m in zip(plan.patch, margin_of(recipe, plan), strict=True))
 
 
 def transform_of(recipe: Recipe, plan: Plan) -> Transform:
     spacing = [s for s in plan.spacing_mm[: plan.dimensions] if s is not None]
+    options = dict(recipe.transforms_options)
+    if "rare" in options or "common" in options:
+        options["rare"] = rare_drawn(options.get("rare"), plan)
     return preset(
         recipe.transforms,
         dimensions=plan.dimensions,
-        patch=plan.patch,
+        patch=read_of(recipe, plan),
         # Where a scan has one label, that does not move.
         spatial=("image", "label", "ignore") if plan.task == "segmentation" else ("image",),
         # nnU-Net's limit for treating a volume as a stack of slices.
         anisotropic=max(spacing) > 3 * min(spacing),
         spacing_mm=spacing,
-        **recipe.transforms_options,
+        **options,
     )
+
+
+def rare_drawn(rare: Sequence[str] | None, plan: Plan) -> tuple[int, ...]:
+    """Values of `extra["drawn"]`, or of the label of a whole scan, that belong to a rare class."""
+    indices = rare_indices(rare, plan.classes, background=plan.task == "segmentation")
+    if plan.target.get("kind") == "multi-label" and plan.task == "segmentation":  # a patch is centred on a combination
+        return tuple(i for i, part in enumerate(plan.target["parts"]) if any(part[k - 1] for k in indices))
+    return indices
 
 
 def require_sound(recipe: Recipe, plan: Plan) -> None:
@@ -215,7 +339,7 @@ def require_sound(recipe: Recipe, plan: Plan) -> None:
         if recipe.test_time is not None:
             adapt = catalogue.test_time(recipe.test_time)
             catalogue.check_options(recipe.test_time, adapt, dict(recipe.test_time_options))
-        setting = Setting(["a", "b"], plan.inputs, plan.dimensions, 2)
+        setting = setting_of(recipe, plan, ["a", "b"], 2)
         task = tasks.make(plan.target, plan.classes, loss=recipe.loss, options=recipe.loss_options)
         with torch.device("meta"):  # takes no memory
             build_network(recipe, task, setting, plan, weights=False)
@@ -228,7 +352,7 @@ def require_sound(recipe: Recipe, plan: Plan) -> None:
             choose(key, [f.name for f in dataclasses.fields(Trainer)], "setting of the trainer")
         Trainer(**recipe.training)
         transform_of(recipe, plan)
-        Patches(tuple(plan.patch), converted("sampling.foreground", recipe.sampling.get("foreground", 0.0), float))
+        patches_of(recipe, plan)
         batches = recipe.sampling.get("batches", "mixed")
         choose(str(batches), ("mixed", "balanced", "one domain"), "value of sampling.batches")
     except (OptionError, TypeError, ValueError, RuntimeError) as error:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from .methods.method import Method, Setting
     from .tasks.task import Task
 
-PRESETS = ("none", "light", "strong")
+PRESETS = ("none", "light", "strong", "heuristic", "random", "policy")
+TRANSFORMS_OPTIONS = ("mirror_axes", "pool", "preset", "file", "rare", "common")
+SAMPLING_OPTIONS = ("foreground", "background", "batches")
 
 SMALL: dict[str, dict[str, Any]] = {"resnet": {"width": 0.25}}
 """Options of a task's network where a recipe names none: of a size that a laptop trains, as the U-Net's own are."""
@@ -40,9 +42,11 @@ class Recipe:
         method: Name in the catalogue.
         options: The method's options that differ from its defaults.
         loss: Name of a loss of the task, None for the task's default; `loss_options` its options.
-        transforms: Preset of augmentation: "none", "light", "strong"; `transforms_options` its options, such as
-            `mirror_axes` where the label tells left from right.
-        sampling: "foreground" (share of patches centred on a structure) and "batches" ("mixed", "balanced",
+        transforms: Preset of augmentation: "none", "light", "strong", "heuristic", "random", "policy";
+            `transforms_options` its options, such as `mirror_axes` where the label tells left from right, and `rare`
+            and `common` for asymmetric augmentation. A method that augments by itself has "none".
+        sampling: "foreground" (share of patches centred on a structure, or a share for each structure), "background"
+            ("anywhere" or "background": where the others are centred) and "batches" ("mixed", "balanced",
             "one domain"; the method's own need where not given).
         network: "name" and options of the network.
         training: Fields of `Trainer` that differ from the study's.
@@ -77,10 +81,16 @@ class Recipe:
         choose(self.transforms, PRESETS, "preset of transforms")
         if self.test_time is not None:
             choose(self.test_time, catalogue.TEST_TIME, "test-time method")
+        if self.method in catalogue.OWN_TRANSFORMS:
+            if self.transforms not in ("none", "light") or self.transforms_options:
+                raise OptionError(
+                    f"{self.method} augments by itself; leave transforms and transforms_options out of the row"
+                )
+            object.__setattr__(self, "transforms", "none")
         for key in self.transforms_options:
-            choose(key, ("mirror_axes",), "option of transforms")
+            choose(key, TRANSFORMS_OPTIONS, "option of transforms")
         for key in self.sampling:
-            choose(key, ("foreground", "batches"), "option of sampling")
+            choose(key, SAMPLING_OPTIONS, "option of sampling")
 
     @classmethod
     def parsed(cls, text: str) -> Recipe:
@@ -215,17 +225,7 @@ def build_network(recipe: Recipe, task: Task, setting: Setting, plan: Plan, *, w
     """
     from . import nets
 
-    needs = catalogue.method(recipe.method).needs
-    usual = nets.DEFAULTS[task.name]
-    wanted = {"name": usual, **({} if "name" in recipe.network else SMALL.get(usual, {})), **recipe.network}
-    for key, value in needs.network.items():
-        if wanted.setdefault(key, value) != value:
-            raise MethodError(f"{recipe.method} needs a network with {key}={value!r}, got {wanted[key]!r}")
-    if not weights:
-        wanted = {key: value for key, value in wanted.items() if key not in ("weights", "weights_hash")}
-    for key in ("dimensions", "channels", "outputs", "patch", "spacing_mm"):
-        if key in wanted:
-            raise OptionError(f'"{key}" of the network follows from the plan; remove it from the recipe')
+    wanted = network_options(recipe, task.name, weights=weights)
     name = wanted.pop("name")
     nets.require_serves(name, task.name)
     network = nets.build(
@@ -237,9 +237,32 @@ def build_network(recipe: Recipe, task: Task, setting: Setting, plan: Plan, *, w
         spacing_mm=plan.spacing_mm[: plan.dimensions],
         **wanted,
     )
-    if needs.features:
+    if catalogue.method(recipe.method).needs.features:
         nets.require_cuttable(network, name, recipe.method)
     return network
+
+
+def network_options(recipe: Recipe, task: str, *, weights: bool = True) -> dict[str, Any]:
+    """Name and options of the network that a recipe names, or of the task's own, as its method needs it.
+
+    Raises:
+        MethodError: If the method needs an option that the recipe gives another value.
+        OptionError: For an option that follows from the plan.
+    """
+    from . import nets
+
+    needs = catalogue.method(recipe.method).needs
+    usual = nets.DEFAULTS[task]
+    wanted = {"name": usual, **({} if "name" in recipe.network else SMALL.get(usual, {})), **recipe.network}
+    for key, value in needs.network.items():
+        if wanted.setdefault(key, value) != value:
+            raise MethodError(f"{recipe.method} needs a network with {key}={value!r}, got {wanted[key]!r}")
+    if not weights:
+        wanted = {key: value for key, value in wanted.items() if key not in ("weights", "weights_hash")}
+    for key in ("dimensions", "channels", "outputs", "patch", "spacing_mm"):
+        if key in wanted:
+            raise OptionError(f'"{key}" of the network follows from the plan; remove it from the recipe')
+    return wanted
 
 
 def check_needs(recipe: Recipe, cls: type[Method], task: str, setting: Setting) -> None:

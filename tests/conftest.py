@@ -66,7 +66,8 @@ def make(
     **options,
 ) -> Method:
     """A method with a network of a few hundred weights."""
-    setting = Setting([f"d{i}" for i in range(sources + targets)], 1, dimensions, sources)
+    domains = [f"d{i}" for i in range(sources + targets)]
+    setting = Setting(domains, 1, dimensions, sources, (16,) * dimensions, (1.0,) * dimensions)
     recipe = Recipe(name, method=name, options=options, target=targets > 0, network={"widths": [4, 8], "norm": norm})
     return build(recipe, PlanOf(dimensions), setting, seed=seed)  # type: ignore[arg-type]
 
@@ -77,7 +78,14 @@ def batch_of(method: Method, index: int, draw: int = 0, per_domain: int = 2, **l
     dimensions = method.setting.dimensions
     source = discs(sources, 1000 * index + draw, dimensions=dimensions, **looks)
     target = discs(targets, 1000 * index + draw + 500, dimensions=dimensions, **looks) if targets else None
-    return Batch(source, target.without_labels() if target else None)
+    batch = Batch(source, target.without_labels() if target else None)
+    for place, name in enumerate(method.needs.streams, start=2):
+        batch.streams[name] = discs(sources, 1000 * index + draw + 250 * place, dimensions=dimensions, **looks)
+    for samples in (source, *batch.streams.values()):  # every other patch was centred on a structure
+        samples.extra["drawn"] = torch.arange(len(samples)) % 2
+    if method.needs.plain:
+        batch.plain = source
+    return batch
 
 
 def drive(

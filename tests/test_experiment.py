@@ -7,8 +7,8 @@ import torch
 
 from shiftproof.data.plan import Plan
 from shiftproof.data.sampling import Feed, Patches
-from shiftproof.errors import OptionError
-from shiftproof.experiment import require_batch, source_of, transform_of
+from shiftproof.errors import OptionError, SplitError
+from shiftproof.experiment import apart, patches_of, rare_drawn, require_batch, require_sound, source_of, transform_of
 from shiftproof.recipe import Recipe
 from shiftproof.train import Trainer
 
@@ -48,3 +48,49 @@ def test_a_batch_that_cannot_hold_every_domain_is_refused_before_any_run():
     small = Recipe("dann", method="dann", training={"batch": 2})
     with pytest.raises(OptionError, match="at least 3"):
         require_batch(small, Trainer(batch=8), ["A", "B", "C"])
+
+
+def test_a_share_of_each_domains_subjects_is_set_apart_whatever_the_seed(toys):
+    cases = [c for d in range(2) for c in toys.cases(f"d{d}", 9, seed=d)]
+    train, kept = apart(cases, "a method")
+    assert len(kept) == 4  # 2 of 9 in each domain
+    assert {c.domain for c in kept} == {"d0", "d1"}
+    assert not {c.subject for c in train} & {c.subject for c in kept}
+    assert {c.subject for c in [*train, *kept]} == {c.subject for c in cases}
+    assert [c.subject for c in apart(cases, "a method")[1]] == [c.subject for c in kept]
+
+
+def test_of_few_subjects_one_is_set_apart_and_a_single_one_is_refused(toys):
+    pair = toys.cases("d0", 2)
+    assert [len(side) for side in apart(pair, "a method")] == [1, 1]
+    with pytest.raises(SplitError, match="a method validates on training subjects .* needs at least 2 of them, got 1"):
+        apart(pair[:1], "a method")
+
+
+def test_shares_of_structures_are_given_by_name():
+    row = Recipe("a", sampling={"foreground": {"ring": 0.5, "disc": 0.25}, "background": "background"})
+    patches = patches_of(row, PLAN)
+    assert patches.foreground == {2: 0.5, 1: 0.25}
+    assert patches.background == "background"
+    with pytest.raises(OptionError, match='row "a": .*disk.*disc, ring'):
+        require_sound(Recipe("a", sampling={"foreground": {"disk": 0.5}}), PLAN)
+    with pytest.raises(OptionError, match='row "a": .*"inside".*anywhere, background'):
+        require_sound(Recipe("a", sampling={"background": "inside"}), PLAN)
+
+
+def test_a_rare_class_that_does_not_exist_is_named_with_those_that_do():
+    assert rare_drawn(None, PLAN) == (1, 2)
+    assert rare_drawn(["ring"], PLAN) == (2,)
+    with pytest.raises(OptionError, match='row "a": .*lesion.*disc, ring'):
+        require_sound(Recipe("a", transforms="strong", transforms_options={"rare": ["lesion"]}), PLAN)
+
+
+def test_where_structures_overlap_a_combination_with_a_rare_one_is_rare():
+    target = {"task": "segmentation", "kind": "multi-label", "parts": [[0, 0], [1, 0], [0, 1], [1, 1]]}
+    assert rare_drawn(["ring"], dataclasses.replace(PLAN, target=target)) == (2, 3)
+
+
+def test_a_method_that_augments_by_itself_takes_no_transforms():
+    assert Recipe("a", method="learned_augmentation").transforms == "none"
+    with pytest.raises(OptionError, match="learned_augmentation augments by itself"):
+        Recipe("a", method="learned_augmentation", transforms="strong")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ class Samples:
         extra: Further facts by name, each (B, ...). Known names: "ignore" (B, *space) bool, where
             the label says nothing; "annotated" (B, K) bool, which classes the site annotates;
             "present" (B, C) bool, which channels the scan has (with neighbouring slices as channels, the image has a
-            multiple of them); "centre" (B,), class of the patch's centre.
+            multiple of them); "centre" (B,), class of the patch's centre; "drawn" (B,), class on a voxel of which
+            the patch was centred when it was drawn, 0 where from anywhere or on the background.
     """
 
     image: Tensor
@@ -73,6 +75,13 @@ class Samples:
         kept = {name: value for name, value in self.extra.items() if name not in FROM_LABELS}
         return self.replace(label=None, extra=kept)
 
+    def central(self, patch: Sequence[int]) -> Samples:
+        """The middle of the image, and of all that has its space, cut to `patch`; shorter axes stay."""
+        space = self.image.shape[-len(patch) :]
+        starts = [max(n - w, 0) // 2 for n, w in zip(space, patch, strict=True)]
+        window: tuple[Any, ...] = (..., *[slice(a, a + w) for a, w in zip(starts, patch, strict=True)])
+        return self.mapped(lambda t: t[window] if t.ndim > len(patch) and t.shape[-len(patch) :] == space else t)
+
     def by_domain(self) -> list[Samples]:
         """One `Samples` per domain that occurs, in the order of the domains."""
         if self.domain is None:
@@ -93,7 +102,7 @@ class Samples:
         )
 
 
-FROM_LABELS = ("ignore", "annotated", "centre")
+FROM_LABELS = ("ignore", "annotated", "centre", "drawn")
 """Extras that tell something of a label, and leave with it."""
 
 
@@ -110,11 +119,13 @@ class Batch:
         source: Labelled samples of the training domains.
         target: Samples of the target domains without labels, or None.
         streams: Further samples by name, as the method's `Needs` asks for them.
+        plain: The source before augmentation, cut to the same patch, where the method asks for it.
     """
 
     source: Samples
     target: Samples | None = None
     streams: dict[str, Samples] = field(default_factory=dict)
+    plain: Samples | None = None
 
     @property
     def everyone(self) -> Samples:
@@ -127,4 +138,5 @@ class Batch:
             self.source.to(device),
             None if self.target is None else self.target.to(device),
             {name: samples.to(device) for name, samples in self.streams.items()},
+            None if self.plain is None else self.plain.to(device),
         )

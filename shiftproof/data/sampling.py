@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from ..errors import OptionError, SplitError
+from ..names import choose
 from .samples import Batch, Samples
 from .store import IGNORE, Case
 
 Batches = Literal["mixed", "balanced", "one domain"]
+Background = Literal["anywhere", "background"]
 
 
 def seeded(*numbers: int) -> np.random.Generator:
@@ -34,22 +36,48 @@ class Patches:
     Args:
         size: Two numbers: slices of the last axis, cut to this size; three: blocks.
         foreground: Share of patches with a voxel of a structure at their centre, structures drawn with equal
-            probability; the others are drawn from anywhere.
+            probability; or a share for each class index. A case that lacks the structure that was drawn gives one of
+            the others that are named.
+        background: Where the other patches come from: "anywhere", or "background", centred on a voxel without a
+            structure inside of what the scan shows, as DeepMedic draws them.
         context: In 2D, neighbouring slices on each side that are shown as further channels.
         whole: Whether a scan has one label, so that a network is shown all of it.
         source: Size of what is cut, where augmentation turns and zooms it and then cuts patches of `size` out of the
-            middle; None is `size` itself.
+            middle; None is `size` itself. Likewise where a network reads more than it scores.
+        beyond: What the image holds beyond its border: zeros, or its border's values.
     """
 
     size: tuple[int, ...]
-    foreground: float = 1 / 3
+    foreground: float | Mapping[int, float] = 1 / 3
     context: int = 0
     whole: bool = False
     source: tuple[int, ...] | None = None
+    background: Background = "anywhere"
+    beyond: Literal["zeros", "border"] = "zeros"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.foreground <= 1:
-            raise OptionError(f"sampling.foreground is a share between 0 and 1, got {self.foreground}")
+        shares = self.foreground.values() if isinstance(self.foreground, Mapping) else [self.foreground]
+        if any(not 0 <= share <= 1 for share in shares) or sum(shares) > 1 + 1e-9:
+            raise OptionError(
+                f"sampling.foreground is a share between 0 and 1, or one of each structure, up to 1 together; "
+                f"got {self.foreground}"
+            )
+        choose(self.background, get_args(Background), "value of sampling.background")
+
+    def drawn(self, present: Sequence[int], random: np.random.Generator) -> int:
+        """Class on a voxel of which a patch is centred; 0 where on none of a structure.
+
+        Args:
+            present: Classes of structures that the case has.
+            random: Where one number is drawn for whether, and one for which.
+        """
+        if not isinstance(self.foreground, Mapping):
+            chosen = random.random() < self.foreground and len(present) > 0
+            return present[int(random.integers(len(present)))] if chosen else 0
+        if random.random() >= sum(self.foreground.values()):
+            return 0
+        shares = np.array([self.foreground.get(k, 0.0) for k in present])
+        return int(random.choice(np.array(present), p=shares / shares.sum())) if shares.sum() > 0 else 0
 
 
 @dataclass
@@ -90,6 +118,13 @@ class Feed:
             raise SplitError(f"training cases without a label: {', '.join(unlabelled[:5])}; leave them out")
         if any(c.labelled for c in self.target):
             raise SplitError("target cases must come without labels: use Cohort.without_labels()")
+        for name, cases in self.streams.items():
+            both = sorted({c.subject for c in self.source} & {c.subject for c in cases})
+            if both:
+                raise SplitError(
+                    f'subjects of the stream "{name}" that are trained on, too: {", ".join(both[:5])}; what learns '
+                    "from both sees one of them as new, so give each subject one side"
+                )
         groups: dict[str, list[Case]] = {d: [] for d in self.domains}
         for case in self.source:
             if case.domain not in groups:
@@ -160,12 +195,10 @@ def cut(case: Case, patches: Patches, domains: Sequence[str], random: np.random.
     space = case.image.shape[1:]
     flat = len(patches.size) == 2
     size = (*patches.size, 1) if flat else patches.size
-    centre = None
-    if random.random() < patches.foreground:
-        known = [k for k, where in sorted(case.centres.items()) if k > 0 and len(where)]
-        if known:
-            where = case.centres[known[random.integers(len(known))]]
-            centre = where[random.integers(len(where))]
+    places = case.centres
+    drawn = patches.drawn([k for k, where in sorted(places.items()) if k > 0 and len(where)], random)
+    where = places[drawn] if drawn else case.elsewhere if patches.background == "background" else ()
+    centre = where[random.integers(len(where))] if len(where) else None
     starts = []
     for axis, (n, w) in enumerate(zip(space, size, strict=True)):
         if n <= w:
@@ -181,17 +214,23 @@ def cut(case: Case, patches: Patches, domains: Sequence[str], random: np.random.
     box = tuple(slice(max(s, 0), min(s + w, n)) for s, w, n in zip(starts, size, space, strict=True))
     room = [(max(-s, 0), max(s + w - n, 0)) for s, w, n in zip(starts, size, space, strict=True)]
 
+    mode: Any = "edge" if patches.beyond == "border" else "constant"
     if patches.context:
         around = neighbours(starts[2], space[2], patches.context)
-        image = np.pad(np.asarray(case.image[(slice(None), *box[:2])])[..., around], [(0, 0), *room[:2], (0, 0)])
-        image = stacked(image)[..., None]
+        shown = np.asarray(case.image[(slice(None), *box[:2])])[..., around]
+        image = stacked(np.pad(shown, [(0, 0), *room[:2], (0, 0)], mode))[..., None]
     else:
-        image = np.pad(np.asarray(case.image[(slice(None), *box)]), [(0, 0), *room])
+        image = np.pad(np.asarray(case.image[(slice(None), *box)]), [(0, 0), *room], mode)
     label = None
     if case.label is not None:
         label = np.pad(np.asarray(case.label[box]), room, constant_values=IGNORE)
         label = label[..., 0] if flat else label
-    return _samples(case, image[None, ..., 0] if flat else image[None], None if label is None else label[None], domains)
+    samples = _samples(
+        case, image[None, ..., 0] if flat else image[None], None if label is None else label[None], domains
+    )
+    if label is not None:
+        samples.extra["drawn"] = torch.tensor([drawn])
+    return samples
 
 
 def case_samples(case: Case, patches: Patches, domains: Sequence[str] = ()) -> Samples:

@@ -22,6 +22,7 @@ from .hashes import FileHashes
 from .labels import IGNORE, KINDS, LabelMap
 from .parallel import run
 from .plan import Plan
+from .preprocess import background_of
 
 if TYPE_CHECKING:
     from .cohort import Cohort, Row
@@ -79,6 +80,11 @@ class Case:
         """Some voxels (N, 3) of each class that occurs; empty without a label file."""
         return _centres(self.folder / "centres.npz") if self.labelled and self.target is None else {}
 
+    @property
+    def elsewhere(self) -> np.ndarray:
+        """Some voxels (N, 3) without a structure, inside of what the scan shows; none without a label file."""
+        return _elsewhere(self.folder) if self.labelled and self.target is None else np.zeros((0, 3), np.int32)
+
 
 class Store:
     """A folder of preprocessed cases that runs share.
@@ -134,6 +140,7 @@ class Store:
         if missing:  # what was damaged may still be mapped
             _mapped.cache_clear()
             _centres.cache_clear()
+            _elsewhere.cache_clear()
         return [read_case(row, self._folder(key), key) for row, _, key in keyed]
 
     def _folder(self, key: str) -> Path:
@@ -192,6 +199,20 @@ def read_case(row: Row, folder: Path, key: str) -> Case:
 @functools.lru_cache(maxsize=256)
 def _mapped(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r")
+
+
+@functools.lru_cache(maxsize=4096)
+def _elsewhere(folder: Path) -> np.ndarray:
+    return inside(_mapped(folder / "image.npy"), _centres(folder / "centres.npz").get(0, np.zeros((0, 3), np.int32)))
+
+
+def inside(image: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Those of `places` (N, 3) where a channel of (C, X, Y, Z) is not what surrounds it; all if that leaves none."""
+    kept = np.zeros(len(places), bool)
+    for channel in image:
+        around, values = background_of(np.asarray(channel)), channel[tuple(places.T)]
+        kept |= np.ones(len(places), bool) if around is None else ~np.isclose(values, around)
+    return places[kept] if kept.any() else places
 
 
 @functools.lru_cache(maxsize=1024)

@@ -19,11 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .. import catalogue
+from .. import catalogue, nets
 from ..data.plan import Plan
 from ..errors import ModelError, OptionError
-from ..files import storing, write_json
+from ..files import storing, write_json, write_text
 from ..methods.method import Method, Setting
+from ..names import choose
 from ..recipe import Recipe, build, mirror_axes
 from ..tasks.task import Predict, Task
 from ..train import device_of
@@ -32,6 +33,9 @@ from ..versions import versions
 FORMAT = 1
 CURE = "copy the whole model folder again"
 WEIGHTS, DESCRIPTION, CARD = "weights.safetensors", "model.json", "card.md"
+POLICY = "policy.json"
+"""What `Method.files` may add: an augmentation that was learned, to be looked at and used again."""
+FILES = {WEIGHTS, DESCRIPTION, CARD, POLICY}
 KEYS = {
     "format": int,
     "shiftproof": str,
@@ -45,6 +49,8 @@ KEYS = {
     "information": dict,
 }
 """The content of `model.json`, no more and no less, with the type of each value."""
+
+_TUPLES = ("patch", "spacing_mm")
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Model:
         folder: Where it was loaded from.
         method: In evaluation mode; None for a user's TorchScript, likewise `recipe` and `setting`.
         information: What the folder says about itself: versions, held-out results.
+        margin: Voxels that its network is shown around what it scores, see `nets.margin`; () for none.
     """
 
     predict: Predict
@@ -73,6 +80,7 @@ class Model:
     recipe: Recipe | None = None
     setting: Setting | None = None
     information: Mapping[str, Any] = field(default_factory=dict)
+    margin: tuple[int, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -170,6 +178,8 @@ def save_model(
         (temporary / WEIGHTS).chmod(0o644)  # safetensors keeps files to their owner
         description["weights_sha256"] = sha256(temporary / WEIGHTS)
         write_json(temporary / DESCRIPTION, description)
+        for name, text in method.files().items():
+            write_text(temporary / choose(name, FILES - {WEIGHTS, DESCRIPTION, CARD}, "file of a method"), text)
 
 
 def divided(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -206,7 +216,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists():
         inside = set(os.listdir(folder)) if folder.is_dir() else {folder.name}
-        others = sorted(inside - {WEIGHTS, DESCRIPTION, CARD})
+        others = sorted(inside - FILES)
         if others:
             raise ModelError(f"{folder} holds other files ({_some(others)}); choose a new folder for the model")
     with storing(folder):
@@ -249,7 +259,7 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
     """
     folder = Path(folder)
     description = read_description(folder)
-    strangers = sorted(name for name in set(os.listdir(folder)) - {WEIGHTS, DESCRIPTION, CARD} if name[0] != ".")
+    strangers = sorted(name for name in set(os.listdir(folder)) - FILES if name[0] != ".")
     if strangers:
         # Nothing would read them; but what is handed on as a model should be one, and nothing else.
         raise ModelError(f"{folder} holds files that are no part of a model ({_some(strangers)}); move them away")
@@ -266,7 +276,8 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
     try:
         recipe = Recipe.from_dict(description["recipe"])
         plan = Plan.from_json(json.dumps(description["plan"]))
-        setting = Setting(**description["setting"])
+        facts: dict[str, Any] = dict(description["setting"])
+        setting = Setting(**facts | {k: tuple(facts[k]) for k in _TUPLES if k in facts})
         # Building draws fresh weights; the caller's random numbers must not depend on it.
         with torch.random.fork_rng(devices=[]):
             method = build(recipe, plan, setting, weights=False)
@@ -291,6 +302,7 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
         recipe,
         setting,
         description["information"],
+        nets.margin_of(method.network),
     )
 
 

@@ -25,12 +25,16 @@ class Setting:
         channels: Channels of the image.
         dimensions: 2 or 3.
         sources: How many of `domains` are labelled sources.
+        patch: Voxels of a training patch, as the network reads it; empty where that is not known.
+        spacing_mm: Of its voxels, one number an axis; likewise.
     """
 
     domains: list[str]
     channels: int
     dimensions: int
     sources: int
+    patch: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,16 @@ class Needs:
         tasks: Names of the tasks that it can train.
         sources: Least number of labelled training domains.
         target: Whether unlabelled target images are used.
-        streams: Further samples in each batch, by name: "validation", "unlabelled".
+        streams: Further samples in each batch, by name. "validation": labelled patches of training subjects that
+            are taken out of the source, so that nothing is learned from their labels but what the method asks.
         extra: Facts that sampling writes into `Samples.extra`: "centre".
         network: Options for the network's factory, such as `{"norm": "batch"}`.
         batches: How source batches are made up. "mixed": as the subjects come; "balanced": equally many
             of each domain; "one domain": each batch from one domain.
         features: Whether `encode` and `decode` are called apart, which a network must then allow.
+        own_transforms: Whether the method augments by itself: it is given patches as they were cut, of the size that
+            `Method.source_patch` asks for.
+        plain: Whether `Batch.plain` is wanted, the source patches without augmentation.
     """
 
     tasks: tuple[str, ...] = ("segmentation", "classification", "regression")
@@ -57,6 +65,8 @@ class Needs:
     network: Mapping[str, Any] = field(default_factory=dict)
     batches: Literal["mixed", "balanced", "one domain"] = "mixed"
     features: bool = False
+    own_transforms: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,7 @@ class Step(Protocol):
     def draw(self) -> Batch: ...
     def mean(self, x: Tensor) -> Tensor: ...
     def gather(self, x: Tensor) -> Tensor: ...
+    def mirrored(self, x: Tensor) -> Tensor: ...
     def noise(self, like: Tensor) -> Tensor: ...
     def log(self, name: str, value: Tensor | float) -> None: ...
 
@@ -209,6 +220,22 @@ class Method(nn.Module):
     def predict(self, samples: Samples) -> Prediction:
         """What is used after training; pure."""
         return self(samples)
+
+    # What it leaves, and how large its patches are cut -------------------------------------------
+
+    def files(self) -> dict[str, str]:
+        """Further text files of the model folder, by name: what a method learned besides weights."""
+        return {}
+
+    @classmethod
+    def source_patch(cls, patch: Sequence[int], **options: Any) -> tuple[int, ...]:
+        """How large a source has to be cut for a method that augments by itself; see `Needs.own_transforms`.
+
+        Args:
+            patch: Voxels that the network reads.
+            options: The method's own, resolved.
+        """
+        return tuple(patch)
 
 
 class _Door(nn.Module):

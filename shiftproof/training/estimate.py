@@ -159,7 +159,8 @@ class Trial:
         torch.manual_seed(seed_of(trainer.seed, 9, index))
         started = time.perf_counter()
         batch = self.drawn(index, 0)
-        self.batch_bytes = sum(_size(s) for s in (batch.source, batch.target) if s is not None)
+        every = (batch.source, batch.target, batch.plain, *batch.streams.values())
+        self.batch_bytes = sum(_size(s) for s in every if s is not None)
         # The last phase is the dearest: methods warm up without what makes them special.
         phase, within = phase_at(self.method.phases(), 1.0)
         random = torch.Generator().manual_seed(index)
@@ -178,7 +179,10 @@ class Trial:
 
     def drawn(self, index: int, draw: int) -> Batch:
         batch = self.feed.batch(index, draw).to(self.device)
-        if self.transform is not None:
+        needs = self.method.needs
+        if needs.plain:
+            batch.plain = batch.source.central(self.method.setting.patch)
+        if self.transform is not None and not needs.own_transforms:
             random = torch.Generator().manual_seed(index)
             with torch.autocast(self.device.type, enabled=False):
                 batch.source = self.transform(batch.source, random)

@@ -163,7 +163,9 @@ class Loop:
 
     def augmented(self, batch: Batch, draw: int) -> Batch:
         batch = batch.to(self.device)
-        if self.transform is None:
+        if self.method.needs.plain:
+            batch.plain = batch.source.central(self.method.setting.patch)
+        if self.transform is None or self.method.needs.own_transforms:
             return batch
         random = torch.Generator().manual_seed(seed_of(self.options.seed, 4, self.state.index, draw))
         return augmented(self.transform, batch, random, self.feed.size if self.group.several else 0, self.group)

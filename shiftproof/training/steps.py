@@ -166,6 +166,21 @@ class RunningStep:
         """The rows of all processes; differentiable."""
         return self.group.gather(x)
 
+    def mirrored(self, x: Tensor) -> Tensor:
+        """The rows at the other end of the joint batch: for its sample i of n, that of n - 1 - i; without a gradient.
+
+        Of an odd batch the middle one is its own.
+        """
+        x, group = x.detach(), self.group
+        if not group.several:
+            return x.flip(0)
+        # Truth values are sent as numbers.
+        every = group.gather(x.to(torch.uint8) if x.dtype == torch.bool else x).to(x.dtype)
+        # Rows come process by process; each has every so manieth sample.
+        order = [i for rank in range(group.size) for i in range(rank, self.batch, group.size)]
+        place = torch.tensor(order, device=x.device).argsort()
+        return every[place].flip(0)[group.rank :: group.size]
+
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal, for `like` (B, ...) with one or more rows a sample; the joint batch's own in every process.
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shiftproof.data.sampling import Feed, Patches, cut, seeded, whole
-from shiftproof.data.store import IGNORE
+from shiftproof.data.store import IGNORE, inside
 from shiftproof.errors import OptionError, SplitError
 
 DOMAINS = ["d0", "d1", "d2"]
@@ -104,12 +104,98 @@ def test_ignored_voxels_become_a_fact_of_their_own(toys):
 
 def test_streams_and_targets_come_beside_the_source(toys, source):
     target = toys.cases("t", 2, labelled=False)
-    f = Feed(source, [*DOMAINS, "t"], Patches((8, 8)), size=6, target=target, streams={"validation": source[:1]})
+    f = Feed(source[1:], [*DOMAINS, "t"], Patches((8, 8)), size=6, target=target, streams={"validation": source[:1]})
     batch = f.batch(0)
     assert len(batch.target) == 6
     assert batch.target.label is None
     assert batch.target.domain.tolist() == [3] * 6
     assert set(batch.streams["validation"].subject) == {source[0].subject}
+
+
+def test_a_stream_that_overlaps_with_training_is_refused(source):
+    with pytest.raises(SplitError, match=r'stream "validation" that are trained on, too: d00; .*give each subject one'):
+        Feed(source, DOMAINS, Patches((8, 8)), streams={"validation": source[:1]})
+
+
+def two_structures(toys):
+    (case,) = toys.cases("d0", 1)
+    label = np.zeros_like(case.label)
+    label[2, 2, 1], label[9, 9, 6] = 1, 2
+    outside = np.zeros(label.shape, bool)
+    outside[:, :2], outside[:, -2:], outside[:2], outside[-2:] = True, True, True, True
+    case.image = np.where(outside, -1.5, np.random.default_rng(0).normal(size=label.shape))[None].astype(np.float32)
+    case.label, case.centres = label, {k: np.argwhere(label == k) for k in range(3)}
+    case.elsewhere = inside(case.image, case.centres[0])
+    return case, outside
+
+
+def test_each_structure_has_its_own_share_of_the_centres(toys):
+    case, _ = two_structures(toys)
+    patches = Patches((5, 5), foreground={1: 0.2, 2: 0.6})
+    drawn = Counter(int(cut(case, patches, DOMAINS, seeded(2, s)).extra["drawn"]) for s in range(1000))
+    assert abs(drawn[1] - 200) < 50
+    assert abs(drawn[2] - 600) < 60
+    centres = [cut(case, patches, DOMAINS, seeded(2, s)).extra for s in range(50)]
+    assert all(e["centre"] == e["drawn"] for e in centres if e["drawn"] > 0)  # both lie far from the border
+
+
+def test_a_structure_that_a_case_lacks_leaves_its_share_to_the_others_that_are_named(toys):
+    case, _ = two_structures(toys)
+    del case.centres[2]
+    drawn = {
+        int(cut(case, Patches((5, 5), foreground={1: 0.5, 2: 0.5}), DOMAINS, seeded(s)).extra["drawn"])
+        for s in range(40)
+    }
+    assert drawn == {1}
+    nothing = cut(case, Patches((5, 5), foreground={2: 1.0}), DOMAINS, seeded(0))
+    assert int(nothing.extra["drawn"]) == 0
+
+
+def test_background_centres_lie_inside_of_the_scan_and_on_no_structure(toys):
+    case, outside = two_structures(toys)
+    patches = Patches((1, 1), foreground=0.5, background="background")
+    seen = Counter()
+    for s in range(400):
+        patch = cut(case, patches, DOMAINS, seeded(4, s))
+        seen[int(patch.extra["drawn"])] += 1
+        assert patch.extra["centre"] == patch.extra["drawn"]
+        assert patch.image.item() != -1.5
+    assert abs(seen[0] - 200) < 50
+    assert outside.mean() > 0.3  # so that by chance many would have been outside
+
+
+def test_where_nothing_surrounds_a_scan_all_of_it_is_inside():
+    image = np.random.default_rng(0).normal(size=(1, 6, 6, 6)).astype(np.float32)
+    places = np.argwhere(image[0] > 0)
+    assert np.array_equal(inside(image, places), places)
+
+
+def test_beyond_its_border_an_image_may_go_on_with_the_borders_values(source):
+    size = tuple(n + 6 for n in source[0].image.shape[1:3])
+    patch = cut(source[0], Patches(size, beyond="border"), DOMAINS, seeded(0))
+    assert torch.equal(patch.image[..., 0, :], patch.image[..., 3, :])
+    assert patch.extra["ignore"][0, :3].all()
+
+
+@pytest.mark.parametrize("foreground", [1.2, {1: 0.7, 2: 0.4}, {1: -0.1}])
+def test_shares_that_are_none_are_refused(foreground):
+    with pytest.raises(OptionError, match="share between 0 and 1, or one of each structure, up to 1 together"):
+        Patches((8, 8), foreground=foreground)
+
+
+def test_what_was_drawn_leaves_with_the_label(source):
+    patch = cut(source[0], Patches((8, 8)), DOMAINS, seeded(0))
+    assert "drawn" in patch.extra
+    assert "drawn" not in patch.without_labels().extra
+
+
+def test_the_middle_of_samples_is_cut_from_all_that_has_their_space(source):
+    samples = cut(source[0], Patches((8, 6)), DOMAINS, seeded(0))
+    middle = samples.central((4, 6))
+    assert torch.equal(middle.image, samples.image[:, :, 2:6])
+    assert torch.equal(middle.label, samples.label[:, 2:6])
+    assert torch.equal(middle.extra["ignore"], samples.extra["ignore"][:, 2:6])
+    assert torch.equal(middle.extra["annotated"], samples.extra["annotated"])
 
 
 def test_target_cases_with_labels_are_refused(toys, source):
