@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .deploy.model import load_model as load_model
     from .deploy.predictor import predict as predict
     from .evaluate import evaluate as evaluate
+    from .evaluate.logits import logits as logits
     from .recipe import Recipe as Recipe
     from .report import report as report
     from .statistics import plan_power as power  # noqa: F401
@@ -38,6 +39,7 @@ FUNCTIONS = {
     "train": "shiftproof.study.single:train",
     "study": "shiftproof.study.run:study",
     "evaluate": "shiftproof.evaluate:evaluate",
+    "logits": "shiftproof.evaluate.logits:logits",
     "halve": "shiftproof.study.halving:halve",
     "Rung": "shiftproof.study.halving:Rung",
     "compare": "shiftproof.compare:compare",

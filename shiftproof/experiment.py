@@ -15,11 +15,12 @@ import tomli_w
 import torch
 
 from . import catalogue, nets, tasks
+from .autoplan import completed
 from .data.plan import Plan
 from .data.sampling import Feed, Patches
 from .data.splits import Split, shuffled
 from .data.store import Case, Store
-from .deploy.model import save_model
+from .deploy.model import digest, save_model
 from .errors import OptionError, RunError, SplitError
 from .files import write_text
 from .losses.rare import rare_indices
@@ -82,9 +83,15 @@ class Experiment:
         )
         # Whole means complete: the folder appears at once, so an existing one is never half a model.
         if current().first and not (folder / "model").exists():
-            facts = {"run": dataclasses.asdict(run), "versions": versions(), **(information or {})}
+            facts = {"run": dataclasses.asdict(run), "versions": versions(), "subjects": self.subjects()}
+            facts |= information or {}
             save_model(folder / "model", method, self.recipe, self.plan, self.setting, information=facts)
         return run
+
+    def subjects(self) -> dict[str, list[str]]:
+        """Who trained and who selected, as a model folder may tell: digests, no names."""
+        sides = {"train": self.feed.source, "validation": self.validation}
+        return {side: sorted({digest(case.subject) for case in cases}) for side, cases in sides.items()}
 
     def claim(self, folder: Path) -> None:
         """Writes `run.toml`, unless the folder holds another run: weights must not pass for those of this one.
@@ -163,6 +170,7 @@ def prepare(
 
     For the reference "target-supervised" the caller gives a split whose training side is the held-out domain's.
     """
+    recipe = completed(recipe, plan)
     trainer = dataclasses.replace(trainer, **recipe.training, seed=recipe.seed(trainer.seed))
     source = store.prepare(split.train, plan, workers=workers, progress=progress)
     held_back = store.prepare(split.validation, plan, workers=workers, progress=progress)
@@ -331,6 +339,7 @@ def require_sound(recipe: Recipe, plan: Plan) -> None:
     Raises:
         OptionError: With the row's name.
     """
+    recipe = completed(recipe, plan)
     try:
         cls = catalogue.method(recipe.method)
         catalogue.check_options(recipe.method, cls, dict(recipe.options))

@@ -35,10 +35,11 @@ class Trainer:
         seconds: Budget of training time; the run ends at the first step beyond it, and progress counts along
             whichever of the two is further. Such a run depends on the machine's speed.
         batch: Samples in a source batch; a target batch has as many.
-        optimizer: "adamw", "adam", "sgd" or "rmsprop", for parts that do not choose their own.
+        optimizer: "adamw", "adam", "sgd", "nesterov" (SGD with Nesterov's momentum) or "rmsprop", for parts that do
+            not choose their own.
         rate: Learning rate, likewise.
         weight_decay: Likewise.
-        momentum: For "sgd" and "rmsprop".
+        momentum: For "sgd", "nesterov" and "rmsprop".
         schedule: Factor of the rate over the run: "cosine", "poly" (power 0.9), "constant", "inverse".
         clip: Largest norm of a part's gradient, or None.
         average: "none"; "ema", an exponential average of the weights; "swa", the mean over the last quarter
@@ -91,6 +92,8 @@ class Trainer:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"{name} must be at least 1, got {value}")
+        if self.optimizer == "nesterov" and not self.momentum:
+            raise OptionError('Nesterov\'s momentum is above 0, got 0; use the optimizer "sgd" for none')
         for name in ("rate", "seconds", "clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from . import nets
 from .data.samples import Samples
 from .data.sampling import Patches, case_samples, whole
 from .data.store import Case
@@ -66,7 +67,7 @@ def validate(
     """
     scores: dict[str, list[dict[str, float]]] = {}
     for case in cases:
-        found = measured(method.predict, method.task, case, domains, patches, device)
+        found = measured(method.predict, method.task, case, domains, patches, device, nets.margin_of(method.network))
         scores.setdefault(case.domain, []).append(found)
     by_domain = {d: _mean([_mean(list(f.values())) for f in found]) for d, found in scores.items()}
     names = method.task.structures
@@ -75,9 +76,15 @@ def validate(
 
 
 def measured(
-    predict: Predict, task: Task, case: Case, domains: Sequence[str], patches: Patches, device: torch.device
+    predict: Predict,
+    task: Task,
+    case: Case,
+    domains: Sequence[str],
+    patches: Patches,
+    device: torch.device,
+    margin: Sequence[int] = (),
 ) -> dict[str, float]:
-    """Quick scores of one case by structure."""
+    """Quick scores of one case by structure; `margin` is what windows show around what is scored."""
     if not case.labelled:
         return {}
     if patches.whole:
@@ -90,7 +97,7 @@ def measured(
         return task.scores(predict(windows.replace(domain=domain)))
 
     volume = torch.from_numpy(np.array(case.image)).to(device)
-    scores = volume_scores(score, volume, window=patches.size, context=patches.context)[None]
+    scores = volume_scores(score, volume, window=patches.size, context=patches.context, margin=margin)[None]
     label = torch.from_numpy(np.array(case.label)).to(device)[None]
     facts = {"ignore": label == 255, "annotated": torch.from_numpy(case.annotated).to(device)[None]}
     truth = Samples(volume[None], torch.where(label == 255, 0, label).long(), extra=facts)

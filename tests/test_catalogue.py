@@ -23,6 +23,14 @@ VARIANTS = [
     ("group_dro", {"adjustment": 1.0}, 0),
     ("mean_teacher", {}, 0),
     ("mean_teacher", {}, 1),
+    ("adversarial", {}, 0),
+    ("adversarial", {"asymmetric": False, "order": "after", "radius": 1.0}, 0),
+    ("mixup", {"rare": ("ring",)}, 0),
+    ("mixup", {"asymmetric": False, "alpha": 0.4}, 0),
+    ("asymmetric_combination", {}, 0),
+    ("asymmetric_combination", {"plain": True, "rare": ("ring",)}, 0),
+    ("learned_augmentation", {"policy_update_every": 2}, 0),
+    ("learned_augmentation", {"pool": "jcsa", "class_specific": True, "policy_update_every": 1, "outer": "ramp"}, 0),
 ]
 
 everywhere = pytest.mark.parametrize(("name", "options", "targets"), VARIANTS, ids=lambda v: str(v))
@@ -34,7 +42,10 @@ def experiment(toys, name, options, targets, dimensions, seed=0):
     source = toys.cases("d0", 2) + toys.cases("d1", 2, seed=5)
     target = toys.cases("d2", 2, seed=9, labelled=False) if targets else []
     patches = Patches((16, 16) if dimensions == 2 else (8, 8, 8))
-    feed = Feed(source, method.setting.domains, patches, size=4, target=target, batches=method.needs.batches)
+    streams = {name: toys.cases("d0", 4, seed=13)[2:] for name in method.needs.streams}
+    feed = Feed(
+        source, method.setting.domains, patches, size=4, target=target, streams=streams, batches=method.needs.batches
+    )
     return method, feed
 
 

@@ -18,7 +18,7 @@ RANKS = [
     {"losses", "metrics", "transforms", "statistics"},
     {"parts", "tasks", "nets"},
     {"catalogue", "methods"},
-    {"recipe", "testtime", "validate"},
+    {"autoplan", "recipe", "testtime", "validate"},
     {"training", "train", "deploy", "evaluate", "experiment"},
     {"study", "report", "compare", "scenarios"},
     {"cli", "api", "__main__"},

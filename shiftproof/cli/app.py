@@ -10,9 +10,11 @@ from . import (
     deliver,
     demo,
     evaluate,
+    logits,
     methods,
     metrics,
     networks,
+    policy,
     power,
     predict,
     report,
@@ -44,6 +46,8 @@ app.command("deliver")(deliver.deliver)
 app.command("predict")(predict.predict)
 app.command("methods")(methods.methods)
 app.command("metrics")(metrics.metrics)
+app.command("logits")(logits.logits)
+app.add_typer(policy.app, name="policy")
 app.command("scenario")(scenario.scenario)
 app.command("networks")(networks.networks)
 

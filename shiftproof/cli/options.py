@@ -27,6 +27,11 @@ DIMENSIONS = typer.Option(None, help="2 or 3; planned from the training domains 
 SPACING = typer.Option(None, help="Voxel size in mm as 1,1,3; planned by default.")
 PATCH = typer.Option(None, help="Patch size in voxels as 64,64; planned by default.")
 
+PLAN = typer.Option(
+    None,
+    help="auto: network, batch and training from the scans and a memory budget, too; auto,memory_gb=8,base=16 with a "
+    "budget and a width of your own. What other options say stays.",
+)
 CONTEXT = typer.Option(None, help="In 2D, slices on each side that are shown beside the predicted one (2.5D, cine).")
 NETWORK = typer.Option(
     None, help="Network of rows that name none, with options: resnet,depth=34,width=0.5; see `shiftproof networks`."
@@ -40,9 +45,20 @@ def trainer(**given: Any) -> Trainer:
     return Trainer(**given)
 
 
-def plan(dimensions: int | None, spacing: str | None, patch: str | None, context: int | None = None) -> dict[str, Any]:
-    """Overrides of the plan."""
-    found: dict[str, Any] = {}
+def plan(
+    dimensions: int | None,
+    spacing: str | None,
+    patch: str | None,
+    context: int | None = None,
+    text: str | None = None,
+    typed: typer.Context | None = None,
+) -> dict[str, Any]:
+    """Options of the plan; of an automatic one with the trainer's settings that were `typed`, which stay."""
+    from ..autoplan import parsed
+
+    found = parsed(text)
+    if found and typed is not None:
+        found["keep"] = [name for name in ("batch", "rate") if is_typed(typed, name)]
     if context is not None:
         found["context"] = context
     if dimensions is not None:
@@ -52,6 +68,19 @@ def plan(dimensions: int | None, spacing: str | None, patch: str | None, context
     if patch:
         found["patch"] = numbers(patch, int, "--patch")
     return found
+
+
+def is_typed(context: typer.Context, option: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def row_defaults(text: str | None) -> dict[str, Any]:
+    """What rows get that do not say it, where the plan is automatic."""
+    from ..autoplan import ROW
+
+    return dict(ROW) if text else {}
 
 
 def networked(rows: list[Recipe], network: str | None, weights: Path | None) -> list[Recipe]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def study(
+    typed: typer.Context,
     cohort: Path = o.COHORT,
     methods: str = typer.Option(
         None,
@@ -47,6 +48,7 @@ def study(
     validate_every: int = o.EVERY,
     precision: str = o.PRECISION,
     device: str = o.DEVICE,
+    plan: str = o.PLAN,
     dimensions: int = o.DIMENSIONS,
     spacing: str = o.SPACING,
     patch: str = o.PATCH,
@@ -62,6 +64,9 @@ def study(
     lesions: str = typer.Option(None, help="Structures of several components, A,B: each component is counted, too."),
     validation: float = typer.Option(0.2, help="Share of each training domain's subjects that is held back."),
     fraction: float = typer.Option(1.0, help="Share of the remaining training subjects that is used."),
+    gap_subjects: int = typer.Option(
+        6, help="Training subjects, and held-back ones, that each run is scored on for its generalization gap; 0: none."
+    ),
     workers: int = typer.Option(
         None, help="Trainings at a time; as many as the machine, or the cluster, has cores for."
     ),
@@ -120,7 +125,7 @@ def study(
     cluster = {"address": address, "shared": shared, "gpu_share": gpu_share}
     given = {name: value for name, value in cluster.items() if value is not None}
     where: dict[str, Any] = {"engine": engine, "cluster": given} if engine != "local" or given else {}
-    rows = o.networked(parse_rows(methods, recipes), network, weights)
+    rows = o.networked(parse_rows(methods, recipes, o.row_defaults(plan)), network, weights)
     families = parse_families(recipes)
     if replicates != 1:
         rows = replicated(rows, replicates)
@@ -130,7 +135,7 @@ def study(
         "sources": o.names(sources),
         "seeds": seeds,
         "trainer": trainer,
-        "plan": o.plan(dimensions, spacing, patch, context),
+        "plan": o.plan(dimensions, spacing, patch, context, plan, typed),
         "workers": workers,
         "threads": threads,
         "tolerance_mm": read_tolerance(tolerance_mm),
@@ -138,6 +143,7 @@ def study(
         "fraction": fraction,
         "margin": margin,
         "lesions": o.names(lesions) or [],
+        "gap_subjects": gap_subjects,
         "command": "shiftproof " + " ".join(sys.argv[1:]),
         "tell": tell,
         **where,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    typed: typer.Context,
     cohort: Path = o.COHORT,
     method: str = typer.Option("erm", help="METHOD[/PRESET][+target][+tent], as in a study."),
     recipes: Path = typer.Option(None, help="A TOML file with one [[row]] instead of --method."),
@@ -32,6 +33,7 @@ def train(
     validate_every: int = o.EVERY,
     precision: str = o.PRECISION,
     device: str = o.DEVICE,
+    plan: str = o.PLAN,
     dimensions: int = o.DIMENSIONS,
     spacing: str = o.SPACING,
     patch: str = o.PATCH,
@@ -63,7 +65,7 @@ def train(
         steps=steps, seconds=seconds, batch=batch, rate=rate, average=average, selection=selection,
         patience=patience, validate_every=validate_every, precision=precision, device=device, seed=seed,
     )  # fmt: skip
-    rows = o.networked(parse_rows(None if recipes else method, recipes), network, weights)
+    rows = o.networked(parse_rows(None if recipes else method, recipes, o.row_defaults(plan)), network, weights)
     for what, given in (("row", [r.name for r in rows]), ("held-out domain", held or [])):
         if len(given) > 1:
             raise OptionError(f"train takes one {what}, got {', '.join(given)}; `shiftproof study` takes several")
@@ -74,7 +76,7 @@ def train(
         "domain": domain,
         "hold_out": held[0] if held else None,
         "trainer": trainer,
-        "plan": o.plan(dimensions, spacing, patch, context),
+        "plan": o.plan(dimensions, spacing, patch, context, plan, typed),
         "workers": workers,
         "tensorboard": tensorboard,
     }
@@ -108,11 +110,14 @@ class _Expected:
         self.found: dict[str, Any] = {}
 
     def tell(self, experiment: Experiment) -> None:
+        from ..autoplan import line
         from ..training.estimate import estimated
         from .show import print_json, tell
 
         if (self.out / "run.json").exists() and not self.only:
             return
+        if experiment.plan.automatic:
+            tell(line(experiment.plan))
         found = estimated(
             experiment.trainer, experiment.method(), experiment.feed, experiment.transform(), processes=self.processes
         )

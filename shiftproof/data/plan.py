@@ -18,6 +18,7 @@ from .preprocess import Preprocessed, preprocess
 
 if TYPE_CHECKING:
     from .cohort import Cohort
+    from .facts import Facts
 
 __all__ = ["Plan", "Preprocessed", "make_plan", "preprocess", "restore_labels"]
 
@@ -45,6 +46,7 @@ class Plan:
             segmentation the combinations of structures, of regression the training set's mean and deviation.
         crop: "background" (to the box of what is not background) or "none".
         statistics: What the plan was made from: scans, subjects, spacing, size and intensity by domain.
+        automatic: What `--plan auto` chose beside all this, with its reasons; see `shiftproof.autoplan`. Else empty.
     """
 
     dimensions: int
@@ -58,13 +60,14 @@ class Plan:
     context: int = 0
     target: dict[str, Any] = field(default_factory=lambda: dict(SEGMENTATION))
     statistics: dict[str, Any] = field(default_factory=dict)
+    automatic: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require_sound(self)
 
     def preprocessing(self) -> dict[str, Any]:
         """The part that decides a case's arrays; equal parts share preprocessed cases."""
-        others = ("patch", "context", "target", "statistics", "classes")
+        others = ("patch", "context", "target", "statistics", "classes", "automatic")
         return {k: v for k, v in asdict(self).items() if k not in others}
 
     @property
@@ -77,7 +80,10 @@ class Plan:
         return str(self.target["task"])
 
     def to_json(self) -> str:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
+        table = asdict(self)
+        if not self.automatic:  # as plans were written before there was a planner
+            table.pop("automatic")
+        return json.dumps({"format": FORMAT, **table}, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -99,7 +105,7 @@ class Plan:
         unknown = sorted(set(values) - set(names))
         if unknown:
             raise PlanError(f'the plan has an unknown entry "{unknown[0]}"; {nearest(unknown[0], names)}')
-        absent = [n for n in names if n not in values]
+        absent = [n for n in names if n not in values and n != "automatic"]
         if absent:
             raise PlanError(f'the plan lacks "{absent[0]}"; make the plan again')
         lists = ("spacing_mm", "channels", "classes", "patch")
@@ -139,6 +145,7 @@ def make_plan(
     context: int = 0,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    facts: Sequence[Facts] | None = None,
 ) -> Plan:
     """A plan from the scans of `cohort`, which must be the training domains and nothing else.
 
@@ -154,25 +161,20 @@ def make_plan(
         context: Slices on each side that are shown beside the predicted one; for 2 dimensions.
         workers: Processes that read.
         progress: Called with (scans read, all).
+        facts: Of these scans, where they are known: nothing is read then.
 
     Raises:
         PlanError: If an option does not fit the scans, or pictures and volumes are mixed.
         ImageError: If a scan cannot be read.
     """
     from . import planning
-    from .facts import facts_of
 
-    if not len(cohort):
-        raise PlanError("a plan needs at least one training scan, got none; check the cohort's split and domains")
     channels = cohort.channels
     schemes = planning.schemes(normalisation, channels)
-    facts = facts_of(cohort, clip=[c for c in channels if schemes[c] == "clip"], workers=workers, progress=progress)
+    if facts is None:
+        facts = planning.facts_for(cohort, normalisation, workers=workers, progress=progress)
     frame = planning.frame_of(facts)
-    if dimensions not in (None, 2, 3):
-        raise PlanError(f"dimensions is 2 or 3, got {dimensions}")
-    if dimensions == 3 and frame.slices == 1:
-        raise PlanError("the median scan has a single slice, too few for 3 dimensions; use dimensions 2")
-    dimensions = dimensions or (2 if frame.flat else 3)
+    dimensions = planning.dimensions_for(frame, dimensions)
     spacing = planning.spacing_for(frame, dimensions, spacing_mm)
     whole = cohort.task != "segmentation"
     if whole and spacing_mm is None:
@@ -241,6 +243,7 @@ def _require_sound(plan: Plan) -> None:
     require(not plan.context or bool(plan.orientation), "context", "0 for 2D pictures, which have no neighbours")
     require(_is_target(plan), "target", "a task with its kind, as `shiftproof cohort import` and the plan write it")
     require(isinstance(plan.statistics, dict), "statistics", "an object")
+    require(isinstance(plan.automatic, dict), "automatic", "an object")
 
 
 def _is_target(plan: Plan) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import PlanError
-from .facts import FRAME, Facts
+from .facts import FRAME, Facts, facts_of
 from .geometry import turns
 from .labels import LabelMap
 from .preprocess import ANISOTROPIC, percentiles, resampled_shape
@@ -70,6 +70,37 @@ def frame_of(facts: Sequence[Facts]) -> Frame:
     orientation = ("PSL", "LSP", "LPS")[axis]
     order = list(turns(FRAME, orientation)[0])
     return Frame(orientation, spacings[:, order], sizes[:, order])
+
+
+def facts_for(
+    cohort: Cohort,
+    normalisation: str | Mapping[str, str] | None = None,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Facts]:
+    """What a plan reads of each scan.
+
+    Raises:
+        PlanError: If there is no scan.
+    """
+    if not len(cohort):
+        raise PlanError("a plan needs at least one training scan, got none; check the cohort's split and domains")
+    clipped = [channel for channel, scheme in schemes(normalisation, cohort.channels).items() if scheme == "clip"]
+    return facts_of(cohort, clip=clipped, workers=workers, progress=progress)
+
+
+def dimensions_for(frame: Frame, given: int | None) -> int:
+    """2 or 3, see `make_plan`.
+
+    Raises:
+        PlanError: If `given` is neither, or the scans have a single slice.
+    """
+    if given not in (None, 2, 3):
+        raise PlanError(f"dimensions is 2 or 3, got {given}")
+    if given == 3 and frame.slices == 1:
+        raise PlanError("the median scan has a single slice, too few for 3 dimensions; use dimensions 2")
+    return given or (2 if frame.flat else 3)
 
 
 def spacing_for(

@@ -24,7 +24,7 @@ class Samples:
         domain: (B,) index into `Setting.domains`; None for a domain that training never saw.
         subject: B names.
         extra: Further facts by name, each (B, ...). Known names: "ignore" (B, *space) bool, where
-            the label says nothing; "annotated" (B, K) bool, which classes the site annotates;
+            the label says nothing; "silent", where it sets no target but counts in means (`losses.targets`); "annotated" (B, K) bool, which classes the site annotates;
             "present" (B, C) bool, which channels the scan has (with neighbouring slices as channels, the image has a
             multiple of them); "centre" (B,), class of the patch's centre; "drawn" (B,), class on a voxel of which
             the patch was centred when it was drawn, 0 where from anywhere or on the background.
@@ -102,7 +102,7 @@ class Samples:
         )
 
 
-FROM_LABELS = ("ignore", "annotated", "centre", "drawn")
+FROM_LABELS = ("ignore", "silent", "annotated", "centre", "drawn")
 """Extras that tell something of a label, and leave with it."""
 
 

@@ -14,6 +14,7 @@ from ..data.plan import preprocess
 from ..data.samples import Samples
 from ..data.sampling import views
 from ..errors import ModelError
+from ..tasks.task import Prediction
 from ..validate import merged
 from .model import Model
 from .segment import images_of
@@ -45,7 +46,6 @@ class Answer:
         return cls(table["answer"], dict(table.get("probabilities", {})), table.get("unit", ""))
 
 
-@torch.no_grad()
 def answer_of(model: Model, images: Mapping[str, Path | sitk.Image | None], *, batch: int = 4) -> Answer:
     """The answer for one scan.
 
@@ -60,6 +60,27 @@ def answer_of(model: Model, images: Mapping[str, Path | sitk.Image | None], *, b
         ModelError: If the channels are not the model's, or what it gives is not finite.
         ImageError: If an image cannot be used.
     """
+    return answer_from(model, scores_of(model, images, batch=batch))
+
+
+def answer_from(model: Model, prediction: Prediction) -> Answer:
+    """From what `scores_of` gives."""
+    task, target = model.task, model.plan.target
+    if target["task"] == "regression":
+        return Answer(float(task.answer(prediction)[0]), {}, target["unit"])
+    certain = dict(zip(task.classes, task.probabilities(prediction)[0].tolist(), strict=True))
+    chosen = task.answer(prediction)[0]
+    if target["kind"] == "multi-label":
+        return Answer([name for name, there in zip(task.classes, chosen.tolist(), strict=True) if there], certain)
+    return Answer(task.classes[int(chosen)], certain)
+
+
+@torch.no_grad()
+def scores_of(model: Model, images: Mapping[str, Path | sitk.Image | None], *, batch: int = 4) -> Prediction:
+    """What the answer is read from, (1, K): logits, of classes in order log-probabilities, of a regression a number.
+
+    Args and errors are those of `answer_of`.
+    """
     prepared = preprocess(images_of(model, images), None, model.plan)
     shown = torch.from_numpy(views(prepared.image, model.plan.patch, model.plan.context))
     present = torch.from_numpy(prepared.present)[None].expand(len(shown), -1)
@@ -71,11 +92,4 @@ def answer_of(model: Model, images: Mapping[str, Path | sitk.Image | None], *, b
         raise ModelError(
             f"{model.folder} gives scores that are not finite; look at the scan's intensities, or train the model anew"
         )
-    target = model.plan.target
-    if target["task"] == "regression":
-        return Answer(float(task.answer(prediction)[0]), {}, target["unit"])
-    certain = dict(zip(task.classes, task.probabilities(prediction)[0].tolist(), strict=True))
-    chosen = task.answer(prediction)[0]
-    if target["kind"] == "multi-label":
-        return Answer([name for name, there in zip(task.classes, chosen.tolist(), strict=True) if there], certain)
-    return Answer(task.classes[int(chosen)], certain)
+    return prediction

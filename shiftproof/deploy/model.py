@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .. import catalogue, nets
+from ..autoplan import completed
 from ..data.plan import Plan
 from ..errors import ModelError, OptionError
 from ..files import storing, write_json, write_text
@@ -120,6 +121,7 @@ class Model:
         Raises:
             ModelError: If that row is trained otherwise.
         """
+        recipe = completed(recipe, self.plan)
         if self.method is None or self.recipe is None or recipe.training_key() != self.recipe.training_key():
             trained = f'the recipe "{self.recipe.name}"' if self.recipe else "another tool"
             raise ModelError(f'{self.folder} was trained by {trained}, which "{recipe.name}" does not share')

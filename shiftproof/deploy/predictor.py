@@ -15,6 +15,7 @@ from ..data.filenames import file_of
 from ..data.images import PICTURES, suffix_of, write_image
 from ..errors import ModelError, OptionError, ShiftproofError, StorageError
 from ..files import replacing, write_json
+from ..tasks.windows import usual_overlap
 from .answer import Answer, answer_of
 from .manifest import Manifest, Predicted, kind_of
 from .model import Model, load_model
@@ -32,7 +33,7 @@ def predict(
     probabilities: bool = False,
     device: str = "auto",
     batch: int = 4,
-    overlap: float = 0.5,
+    overlap: float | None = None,
     flips: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     overwrite: bool = False,
@@ -52,7 +53,8 @@ def predict(
             of 1/255.
         device: "cpu", "cuda" or "auto".
         batch: Windows scored together.
-        overlap: Share of a window that neighbours have in common.
+        overlap: Share of a window that neighbours have in common; by default half of it, or nothing where the network
+            sees beyond the window, as DeepMedic does.
         flips: Whether scores are averaged over mirror images along the axes that training mirrored.
         progress: Called with scans done, scans in total and the name of the one that is next.
         overwrite: Whether results of another model, or of a scan that changed, are replaced.
@@ -76,7 +78,7 @@ def predict_scans(
     *,
     probabilities: bool = False,
     batch: int = 4,
-    overlap: float = 0.5,
+    overlap: float | None = None,
     flips: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     overwrite: bool = False,
@@ -93,6 +95,7 @@ def predict_scans(
     inputs = {file.resolve() for scan in scans for file in scan.files}
     if any((out / name).resolve() in inputs for name in names):
         raise OptionError(f"the results would replace the scans themselves; choose another folder than {out}")
+    overlap = usual_overlap(model.margin) if overlap is None else overlap
     manifest = Manifest.read(out, model)
     entries = [
         manifest.entry(scan, name, probabilities, overlap, flips, batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,16 @@ from torch import Tensor
 
 from ..data.images import array_of, image_of, is_picture, read_image
 from ..data.overlaps import code_type, coded
-from ..data.plan import preprocess
+from ..data.plan import Preprocessed, preprocess
 from ..data.samples import Samples
 from ..errors import ModelError, StorageError
 from ..files import replacing
 from ..tasks.windows import mirrored, scored_slabs
 from .model import Model
 from .streaming import upsampled
+
+See = Callable[[Preprocessed, int, Tensor], None]
+"""Shown a scan as the network reads it, a first slice and the scores (K, X, Y, n) from there on, in order."""
 
 CERTAIN = 255
 """What stands for a probability of 1 in a file of probabilities; its header says so, readers give 0 to 1."""
@@ -47,8 +50,9 @@ def label_of(
     images: Mapping[str, Path | sitk.Image | None],
     *,
     batch: int = 4,
-    overlap: float = 0.5,
+    overlap: float | None = None,
     flips: bool = False,
+    see: See | None = None,
 ) -> sitk.Image:
     """Class indices of one scan, uint8, in its exact geometry; overlapping structures as `coded` has them.
 
@@ -59,15 +63,16 @@ def label_of(
         model: From `load_model`.
         images: A file or an image for each channel of the model; None where the scan lacks it.
         batch: Windows scored together.
-        overlap: Share of a window that neighbours have in common.
+        overlap: Share of a window that neighbours have in common; by default as `usual_overlap` says.
         flips: Whether scores are averaged over mirror images along the axes that training mirrored.
+        see: Called with the scores as they come, before they are resampled and become a label.
 
     Raises:
         ModelError: If the channels are not the model's, or its scores are not finite.
         ImageError: If an image cannot be used.
         OptionError: If flips are asked for and training mirrored nothing.
     """
-    return segment(model, images, batch=batch, overlap=overlap, flips=flips).label
+    return segment(model, images, batch=batch, overlap=overlap, flips=flips, see=see).label
 
 
 def segment(
@@ -76,8 +81,9 @@ def segment(
     *,
     probabilities: bool = False,
     batch: int = 4,
-    overlap: float = 0.5,
+    overlap: float | None = None,
     flips: bool = False,
+    see: See | None = None,
 ) -> Segmented:
     """As `label_of`, with the probability of each class on request: a byte a voxel and class."""
     prepared = preprocess(images_of(model, images), None, model.plan)
@@ -88,8 +94,18 @@ def segment(
     image = torch.from_numpy(prepared.image)
     extra = {"present": torch.from_numpy(prepared.present)[None]}
     slabs = scored_slabs(
-        score, image, window=plan.patch, batch=batch, overlap=overlap, extra=extra, context=plan.context
+        score,
+        image,
+        window=plan.patch,
+        batch=batch,
+        overlap=overlap,
+        extra=extra,
+        context=plan.context,
+        margin=model.margin,
     )
+
+    if see is not None:
+        slabs = _shown(slabs, prepared, see)
 
     # Slices lie together in memory, as they are written.
     x, y, z = geometry.cropped
@@ -110,6 +126,12 @@ def segment(
     rest = geometry.place(CERTAIN - certain[0].transpose(1, 2, 0))
     background = image_of(CERTAIN - array_of(rest), like=rest)
     return Segmented(placed, [background, *(geometry.place(one.transpose(1, 2, 0)) for one in certain[1:])])
+
+
+def _shown(slabs: Iterator[tuple[int, Tensor]], prepared: Preprocessed, see: See) -> Iterator[tuple[int, Tensor]]:
+    for first, scores in slabs:
+        see(prepared, first, scores)
+        yield first, scores
 
 
 def images_of(model: Model, images: Mapping[str, Path | sitk.Image | None]) -> dict[str, sitk.Image | None]:

@@ -108,7 +108,9 @@ def look(model: Model, row: Row, seed: int) -> Seen:
     prepared = preprocess(images_of(model, row.images), None, model.plan)
     image = torch.from_numpy(prepared.image)
     extra = {"present": torch.from_numpy(prepared.present)[None]}
-    slabs = scored_slabs(scores_by(model), image, window=model.plan.patch, extra=extra, context=model.plan.context)
+    slabs = scored_slabs(
+        scores_by(model), image, window=model.plan.patch, extra=extra, context=model.plan.context, margin=model.margin
+    )
     voxels = image[0].numel()
     chosen = np.sort(seeded(seed, 11).choice(voxels, min(DRAWN, voxels), replace=False))
     number, total, entropy = 0, torch.zeros(()), 0.0

@@ -21,16 +21,29 @@ LOSSES: dict[str, dict[str, tuple[str, str]]] = {
         "dice+ce": ("segmentation", "dice_and_cross_entropy"),
         "focal": ("segmentation", "focal"),
         "tversky": ("segmentation", "tversky"),
+        "f_beta": ("imbalance", "f_beta"),
+        "large_margin": ("imbalance", "large_margin"),
+        "rare_focal": ("imbalance", "rare_focal"),
+        "margin_focal": ("imbalance", "margin_focal"),
+        "margin_focal+dice": ("imbalance", "margin_focal_and_dice"),
     },
     "multi-label segmentation": {
         "bce": ("structures", "binary_cross_entropy"),
         "dice": ("structures", "dice"),
         "dice+bce": ("structures", "dice_and_binary_cross_entropy"),
         "focal": ("structures", "focal"),
+        "f_beta": ("imbalance_structures", "f_beta"),
+        "large_margin": ("imbalance_structures", "large_margin"),
+        "rare_focal": ("imbalance_structures", "rare_focal"),
+        "margin_focal": ("imbalance_structures", "margin_focal"),
+        "margin_focal+dice": ("imbalance_structures", "margin_focal_and_dice"),
     },
     "classification": {
         "ce": ("classification", "cross_entropy"),
         "focal": ("classification", "focal"),
+        "large_margin": ("classification", "large_margin"),
+        "rare_focal": ("classification", "rare_focal"),
+        "margin_focal": ("classification", "margin_focal"),
     },
     "ordinal classification": {
         "corn": ("ordinal", "corn"),
@@ -39,6 +52,9 @@ LOSSES: dict[str, dict[str, tuple[str, str]]] = {
     "multi-label classification": {
         "bce": ("multi_label", "binary_cross_entropy"),
         "focal": ("multi_label", "focal"),
+        "large_margin": ("multi_label", "large_margin"),
+        "rare_focal": ("multi_label", "rare_focal"),
+        "margin_focal": ("multi_label", "margin_focal"),
     },
     "regression": {
         "huber": ("regression", "huber"),
@@ -48,7 +64,7 @@ LOSSES: dict[str, dict[str, tuple[str, str]]] = {
 }
 """What is predicted -> name -> module in this package and function; read lazily, so that a listing imports no torch."""
 
-_ARGUMENTS = ("logits", "prediction", "label", "ignore", "annotated")
+_ARGUMENTS = ("logits", "prediction", "label", "ignore", "annotated", "silent")
 
 
 def get(name: str, serves: str = "segmentation", /, **options: Any) -> Callable[..., Tensor]:

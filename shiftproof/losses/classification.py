@@ -1,6 +1,7 @@
 """Losses of one class a sample, (B,), from logits (B, K).
 
-The label is class indices (B,), or float (B, K) probabilities of the classes. Below, p is the softmax, y the label.
+The label is class indices (B,), or float (B, K) probabilities of the classes; a row of zeros says nothing, and has
+loss 0. Below, p is the softmax, y the label.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LabelError, OptionError
+from .margins import Demands, errors, indicator, of_softmax
 from .precision import precise
 
 
@@ -28,7 +30,8 @@ def cross_entropy(
         raise OptionError(f"label_smoothing is a share from 0 to below 1, got {label_smoothing}")
     log_p = precise(logits).log_softmax(1)
     target = as_probabilities(label, log_p)
-    target = target * (1 - label_smoothing) + label_smoothing / log_p.shape[1]
+    if label_smoothing:  # what says nothing stays silent
+        target = target * (1 - label_smoothing) + label_smoothing / log_p.shape[1] * target.sum(1, keepdim=True)
     return expected(-log_p, target, class_weights)
 
 
@@ -44,6 +47,80 @@ def focal(logits: Tensor, label: Tensor, *, gamma: float = 2.0, class_weights: S
     """
     log_p = precise(logits).log_softmax(1)
     return expected(-discounted(log_p, log_p, gamma), as_probabilities(label, log_p), class_weights)
+
+
+def large_margin(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    margin: float = 0.2,
+    asymmetric: bool = True,
+    rare: Sequence[int] | None = None,
+    eps: float = 0.0,
+) -> Tensor:
+    """- sum over classes of y_c log q_c, q = softmax(z - m a y), a = r, or 1 if symmetric; see `margins`.
+
+    Args:
+        margin: m; 0.2 to 2 is sensible.
+        asymmetric: Whether only rare classes have a margin.
+        rare: Classes with r = 1; must be given if asymmetric, since no class is a background.
+        eps: Added inside the logarithm.
+    """
+    return margin_focal(logits, label, margin=margin, gamma=0.0, asymmetric=asymmetric, rare=rare, eps=eps)
+
+
+def rare_focal(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    gamma: float = 2.0,
+    asymmetric: bool = True,
+    rare: Sequence[int] | None = None,
+    eps: float = 0.0,
+) -> Tensor:
+    """- sum over classes of f_c y_c log p_c, f = (1 - p)^gamma, but 1 for rare classes; see `margins`.
+
+    Args:
+        gamma: 2 to 6 is sensible.
+        asymmetric: Whether rare classes keep f = 1; if not, this is `focal`.
+        rare: Classes with f = 1; must be given if asymmetric.
+        eps: Added inside the logarithm and to 1 - p.
+    """
+    return margin_focal(logits, label, margin=0.0, gamma=gamma, asymmetric=asymmetric, rare=rare, eps=eps)
+
+
+def margin_focal(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    margin: float = 0.2,
+    gamma: float = 2.0,
+    asymmetric: bool = True,
+    rare: Sequence[int] | None = None,
+    eps: float = 0.0,
+) -> Tensor:
+    """- sum over classes of f_c y_c log q_c: `large_margin` and `rare_focal` in one.
+
+    Args:
+        margin: As in `large_margin`.
+        gamma: As in `rare_focal`.
+        asymmetric: Of both.
+        rare: Of both; must be given if asymmetric.
+        eps: Of both.
+
+    Raises:
+        OptionError: If asymmetric and no class is named.
+    """
+    if asymmetric and rare is None:
+        raise OptionError(
+            'an asymmetric loss of a classification asks which classes are rare: add rare = ["NAME"] to loss_options, '
+            "or asymmetric = false"
+        )
+    log_p = precise(logits).log_softmax(1)
+    target = as_probabilities(label, log_p)
+    demands = Demands(indicator(rare, log_p), margin, gamma, asymmetric, eps)
+    log_q, factor = of_softmax(log_p[:, :, None], target[:, :, None], demands)
+    return expected(-errors(log_q, factor, eps)[:, :, 0], target)
 
 
 def expected(values: Tensor, target: Tensor, class_weights: Sequence[float] | None = None) -> Tensor:

@@ -2,8 +2,9 @@
 
 All read logits (B, K, *space) and a label, class indices (B, *space) or soft labels (B, K, *space).
 `ignore` (B, *space) takes voxels out of every sum. `annotated` (B, K) says which classes the sample's
-site annotates; the others are never taken as background (`targets.compare`). A sample without a
-voxel that counts has loss 0 and gradient 0. Below, p is the softmax, y the label and N the number of
+site annotates; the others are never taken as background (`targets.compare`). `silent` (B, *space)
+marks voxels without a target that stay in N (`targets`). A sample without a voxel that counts has
+loss 0 and gradient 0. Below, p is the softmax, y the label and N the number of
 voxels of the sample that count.
 """
 
@@ -17,17 +18,10 @@ import torch
 from torch import Tensor
 
 from ..errors import OptionError
+from .overlaps import AbsentClass, Denominator, dice_of, one_minus_overlap
 from .targets import Terms, compare
 
-AbsentClass = Literal["skip", "constant", "smooth"]
 ClassWeights = Sequence[float] | Literal["batch"] | None
-Denominator = Literal["squared", "linear"]
-
-EPSILON = 1e-7
-"""In the denominator of overlaps, nowhere else: a class that is absent has overlap 0 and no gradient."""
-
-SMOOTHING = 1.0
-"""Voxels added above and below by `absent_class="smooth"`."""
 
 
 def cross_entropy(
@@ -36,6 +30,7 @@ def cross_entropy(
     *,
     ignore: Tensor | None = None,
     annotated: Tensor | None = None,
+    silent: Tensor | None = None,
     class_weights: ClassWeights = None,
     clip: float = 0.0,
 ) -> Tensor:
@@ -50,7 +45,7 @@ def cross_entropy(
         clip: Smallest p in the logarithm; those papers use 0.005. Above 0, voxels whose true class
             has less have no gradient: the worst errors are left to Dice. Hence off by default.
     """
-    return _cross_entropy(compare(logits, label, ignore, annotated), class_weights, clip)
+    return _cross_entropy(compare(logits, label, ignore, annotated, silent), class_weights, clip)
 
 
 def focal(
@@ -59,6 +54,7 @@ def focal(
     *,
     ignore: Tensor | None = None,
     annotated: Tensor | None = None,
+    silent: Tensor | None = None,
     gamma: float = 2.0,
     class_weights: ClassWeights = None,
 ) -> Tensor:
@@ -73,10 +69,10 @@ def focal(
     """
     if gamma < 0:
         raise OptionError(f"gamma of the focal loss is at least 0 (which is cross-entropy), got {gamma}")
-    terms = compare(logits, label, ignore, annotated)
+    terms = compare(logits, label, ignore, annotated, silent)
     # 1 - p without cancellation; off zero, where a power below 1 has no derivative.
     rest = (-torch.expm1(terms.log_p)).clamp(min=1e-8)
-    return _mean(terms, rest**gamma * terms.log_p, class_weights)
+    return mean_error(terms, rest**gamma * terms.log_p, class_weights)
 
 
 def dice(
@@ -85,6 +81,7 @@ def dice(
     *,
     ignore: Tensor | None = None,
     annotated: Tensor | None = None,
+    silent: Tensor | None = None,
     denominator: Denominator = "squared",
     absent_class: AbsentClass = "skip",
     background: bool = True,
@@ -107,7 +104,7 @@ def dice(
         background: Whether the background, class 0, is one of the classes of the mean.
         batch: Take the sums over all samples and give each the same value, as those papers do.
     """
-    terms = compare(logits, label, ignore, annotated)
+    terms = compare(logits, label, ignore, annotated, silent)
     return dice_of(terms, denominator, absent_class, background, batch)
 
 
@@ -117,6 +114,7 @@ def dice_and_cross_entropy(
     *,
     ignore: Tensor | None = None,
     annotated: Tensor | None = None,
+    silent: Tensor | None = None,
     dice_weight: float = 1.0,
     ce_weight: float = 1.0,
     denominator: Denominator = "squared",
@@ -138,7 +136,7 @@ def dice_and_cross_entropy(
         class_weights: Of cross-entropy: numbers, or "batch".
         clip: Of cross-entropy: smallest p in the logarithm.
     """
-    terms = compare(logits, label, ignore, annotated)
+    terms = compare(logits, label, ignore, annotated, silent)
     overlap = dice_of(terms, denominator, absent_class, background, batch)
     return dice_weight * overlap + ce_weight * _cross_entropy(terms, class_weights, clip)
 
@@ -149,6 +147,7 @@ def tversky(
     *,
     ignore: Tensor | None = None,
     annotated: Tensor | None = None,
+    silent: Tensor | None = None,
     false_positives: float = 0.3,
     false_negatives: float = 0.7,
     absent_class: AbsentClass = "skip",
@@ -172,23 +171,23 @@ def tversky(
             "the Tversky loss weighs false positives and false negatives with numbers from 0 on, "
             f"not both 0, got {false_positives} and {false_negatives}"
         )
-    terms = compare(logits, label, ignore, annotated)
+    terms = compare(logits, label, ignore, annotated, silent)
     p, y = terms.p, terms.target
     both = (p * y).sum(2)
     # Twice numerator and denominator: the scale of Dice, so that EPSILON and SMOOTHING mean the same.
     size = 2 * (both + false_positives * (p.sum(2) - both) + false_negatives * (y.sum(2) - both))
-    return _one_minus_overlap(terms, 2 * both, size, absent_class, background, batch)
+    return one_minus_overlap(terms, 2 * both, size, absent_class, background, batch)
 
 
 def _cross_entropy(terms: Terms, class_weights: ClassWeights, clip: float) -> Tensor:
     if not 0 <= clip < 1:
         raise OptionError(f"clip of cross-entropy is a probability below 1, got {clip}")
     log_p = terms.log_p.clamp(min=math.log(clip)) if clip else terms.log_p
-    return _mean(terms, log_p, class_weights)
+    return mean_error(terms, log_p, class_weights)
 
 
-def _mean(terms: Terms, value: Tensor, class_weights: ClassWeights) -> Tensor:
-    """- sum of w y value / N, (B,)."""
+def mean_error(terms: Terms, value: Tensor, class_weights: ClassWeights = None) -> Tensor:
+    """- sum of w y value / N, (B, K, V) to (B,)."""
     products = terms.target * value
     if class_weights is not None:
         products = products * _weights(terms, class_weights)[:, None]
@@ -204,39 +203,3 @@ def _weights(terms: Terms, given: Sequence[float] | str) -> Tensor:
     if isinstance(given, str) or len(given) != y.shape[1]:
         raise OptionError(f"class_weights are {y.shape[1]} numbers, one a class, or 'batch', got {given!r}")
     return torch.as_tensor(given, dtype=y.dtype, device=y.device)
-
-
-def dice_of(terms: Terms, denominator: str, absent_class: str, background: bool, batch: bool) -> Tensor:
-    """Dice of terms that stand, as `dice` has it."""
-    p, y = terms.p, terms.target
-    if denominator == "squared":
-        size = p.square().sum(2) + y.square().sum(2)
-    elif denominator == "linear":
-        size = p.sum(2) + y.sum(2)
-    else:
-        raise OptionError(f"denominator of Dice is squared or linear, got {denominator!r}")
-    return _one_minus_overlap(terms, 2 * (p * y).sum(2), size, absent_class, background, batch)
-
-
-def _one_minus_overlap(
-    terms: Terms, overlap: Tensor, size: Tensor, absent_class: str, background: bool, batch: bool
-) -> Tensor:
-    """1 - overlap / size, averaged over the classes that have a term; (B, K) to (B,)."""
-    samples = len(overlap)
-    labelled = terms.target.sum(2) > 0  # (B, K)
-    counts = (terms.voxels > 0)[:, None].expand_as(labelled)
-    if terms.classes is not None:
-        counts = counts & (terms.classes > 0)
-    if batch:
-        overlap, size = overlap.sum(0, keepdim=True), size.sum(0, keepdim=True)
-        labelled, counts = labelled.any(0, keepdim=True), counts.any(0, keepdim=True)
-    if absent_class == "skip":
-        counts = counts & labelled
-    elif absent_class == "smooth":
-        overlap, size = overlap + SMOOTHING, size + SMOOTHING
-    elif absent_class != "constant":
-        raise OptionError(f"absent_class is skip, constant or smooth, got {absent_class!r}")
-    error = (1 - overlap / (size + EPSILON)) * counts
-    if not background:
-        error, counts = error[:, 1:], counts[:, 1:]
-    return (error.sum(1) / counts.sum(1).clamp(min=1)).expand(samples)

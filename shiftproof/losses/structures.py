@@ -1,7 +1,8 @@
 """Losses of a segmentation into structures that may overlap, (B,), from logits (B, K, *space), one a structure.
 
 The label is (B, K, *space), 0 or 1 or between: whether the voxel belongs to the structure. `ignore` (B, *space) takes
-voxels out of every sum, `annotated` (B, K) structures; a sample where nothing is left has loss 0 and gradient 0. Below,
+voxels out of every sum, `annotated` (B, K) structures; a sample where nothing is left has loss 0 and gradient 0.
+`silent` (B, K, *space) marks voxels without a target for a structure that stay in the mean's number (`targets`). Below,
 p is the sigmoid, y the label. Background is where no structure is, and has no logit.
 """
 
@@ -13,8 +14,8 @@ from torch.nn import functional as F
 
 from ..errors import LabelError
 from .classification import discounted
+from .overlaps import AbsentClass, Denominator, dice_of
 from .precision import precise
-from .segmentation import AbsentClass, Denominator, dice_of
 from .targets import Terms
 
 
@@ -24,6 +25,7 @@ def binary_cross_entropy(
     *,
     ignore: Tensor | None = None,
     annotated: Tensor | None = None,
+    silent: Tensor | None = None,
     positive_weight: float = 1.0,
 ) -> Tensor:
     """- mean over voxels and structures of w y log p + (1 - y) log (1 - p).
@@ -31,7 +33,7 @@ def binary_cross_entropy(
     Args:
         positive_weight: Weight of voxels inside a structure (w).
     """
-    return _mean(_terms(logits, label, ignore, annotated), logits, positive_weight, 0.0)
+    return _mean(structure_terms(logits, label, ignore, annotated, silent), logits, positive_weight, 0.0)
 
 
 def focal(
@@ -40,6 +42,7 @@ def focal(
     *,
     ignore: Tensor | None = None,
     annotated: Tensor | None = None,
+    silent: Tensor | None = None,
     gamma: float = 2.0,
     positive_weight: float = 1.0,
 ) -> Tensor:
@@ -51,7 +54,7 @@ def focal(
         gamma: How much well-classified voxels are discounted; 0 is binary cross-entropy.
         positive_weight: Weight of voxels inside a structure; alpha / (1 - alpha) in the paper.
     """
-    return _mean(_terms(logits, label, ignore, annotated), logits, positive_weight, gamma)
+    return _mean(structure_terms(logits, label, ignore, annotated, silent), logits, positive_weight, gamma)
 
 
 def dice(
@@ -60,6 +63,7 @@ def dice(
     *,
     ignore: Tensor | None = None,
     annotated: Tensor | None = None,
+    silent: Tensor | None = None,
     denominator: Denominator = "squared",
     absent_class: AbsentClass = "skip",
     batch: bool = False,
@@ -72,7 +76,7 @@ def dice(
             adds 1 and no gradient, "smooth" adds 1 to numerator and denominator of every structure.
         batch: Take the sums over all samples and give each the same value.
     """
-    return dice_of(_terms(logits, label, ignore, annotated), denominator, absent_class, True, batch)
+    return dice_of(structure_terms(logits, label, ignore, annotated, silent), denominator, absent_class, True, batch)
 
 
 def dice_and_binary_cross_entropy(
@@ -81,6 +85,7 @@ def dice_and_binary_cross_entropy(
     *,
     ignore: Tensor | None = None,
     annotated: Tensor | None = None,
+    silent: Tensor | None = None,
     dice_weight: float = 1.0,
     bce_weight: float = 1.0,
     denominator: Denominator = "squared",
@@ -98,17 +103,24 @@ def dice_and_binary_cross_entropy(
         batch: Whether Dice sums over the batch.
         positive_weight: Of binary cross-entropy: weight of voxels inside a structure.
     """
-    terms = _terms(logits, label, ignore, annotated)
+    terms = structure_terms(logits, label, ignore, annotated, silent)
     overlap = dice_of(terms, denominator, absent_class, True, batch)
     return dice_weight * overlap + bce_weight * _mean(terms, logits, positive_weight, 0.0)
 
 
-def _terms(logits: Tensor, label: Tensor, ignore: Tensor | None, annotated: Tensor | None) -> Terms:
+def structure_terms(
+    logits: Tensor, label: Tensor, ignore: Tensor | None, annotated: Tensor | None, silent: Tensor | None
+) -> Terms:
     """As of a segmentation, but with log-sigmoids: no structure takes from another."""
     if label.shape != logits.shape or (annotated is not None and annotated.shape != logits.shape[:2]):
         raise LabelError(
             f"logits {tuple(logits.shape)} go with a label (B, K, *space) and annotated structures (B, K), "
             f"got {tuple(label.shape)} and {None if annotated is None else tuple(annotated.shape)}"
+        )
+    if silent is not None and silent.shape != logits.shape:
+        raise LabelError(
+            f"silent voxels of structures that may overlap are (B, K, *space), one mask a structure, here "
+            f"{tuple(logits.shape)}, got {tuple(silent.shape)}"
         )
     z = precise(logits.flatten(2))
     counted = None if ignore is None else (~ignore.bool()).flatten(1)[:, None].to(z.dtype)
@@ -116,17 +128,19 @@ def _terms(logits: Tensor, label: Tensor, ignore: Tensor | None, annotated: Tens
     target = label.flatten(2).to(z.dtype)
     target = target if counted is None else target * counted
     target = target if classes is None else target * classes[:, :, None]
-    return Terms(F.logsigmoid(z), target, counted, classes)
+    told = None if silent is None else (~silent.bool()).flatten(2).to(z.dtype)
+    target = target if told is None else target * told
+    return Terms(F.logsigmoid(z), target, counted, classes, told)
 
 
 def _mean(terms: Terms, logits: Tensor, positive_weight: float, gamma: float) -> Tensor:
     log_p, log_q = terms.log_p, F.logsigmoid(-precise(logits.flatten(2)))
-    present, absent = discounted(log_p, log_p, gamma), discounted(log_q, log_q, gamma)
+    return mean_error(terms, discounted(log_p, log_p, gamma), discounted(log_q, log_q, gamma), positive_weight)
+
+
+def mean_error(terms: Terms, present: Tensor, absent: Tensor, positive_weight: float = 1.0) -> Tensor:
+    """- mean over voxels and structures of w y present + (1 - y) absent, (B, K, V) to (B,)."""
     # Where a voxel or structure does not count, the target is 0: the second term must be taken out by hand.
-    absent = (1 - terms.target) * absent
-    absent = absent if terms.counted is None else absent * terms.counted
-    number = terms.voxels * logits.shape[1]
-    if terms.classes is not None:
-        absent, number = absent * terms.classes[:, :, None], terms.voxels * terms.classes.sum(1)
-    error = positive_weight * terms.target * present + absent
-    return -error.sum((1, 2)) / torch.clamp(number, min=1)
+    error = positive_weight * terms.target * present + terms.within((1 - terms.target) * absent)
+    structures = terms.target.shape[1] if terms.classes is None else terms.classes.sum(1)
+    return -error.sum((1, 2)) / torch.clamp(terms.voxels * structures, min=1)

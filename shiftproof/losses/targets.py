@@ -1,8 +1,26 @@
-"""Prediction and label brought to common terms, before a loss compares them."""
+"""Prediction and label brought to common terms, before a loss compares them.
+
+Two ways in which a label says nothing of a voxel:
+
+- *ignored*: the voxel does not exist for the loss; it is in no sum and in no N.
+- *silent*: it counts in the N of every mean over voxels (cross-entropy, focal, margin), where its error is 0, and is
+  in no sum of an overlap (Dice, Tversky, F-beta). Asymmetric mixup needs it, so that a batch with many ambiguous voxels
+  does not shout with the few that are left.
+
+How a loss, and through `Samples.extra["silent"]` a task, is told so:
+
+- softmax (classes exclude each other): `silent` (B, *space) bool beside class indices or soft labels; or soft labels
+  (B, K, *space) whose sum over classes is 0 there, which needs no `silent`.
+- sigmoid (structures may overlap): `silent` (B, K, *space) bool, for each structure by itself, since 0 means "not
+  inside" here. A task is then given floats (B, K, *space) by structure as its label, not shares of parts.
+- classification: `extra["silent"]` (B,) bool, of several findings (B, K) bool. They count with error 0 in means over
+  the batch, and over findings. A row of zeros is silent for cross-entropy, focal and margins, too.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -20,20 +38,36 @@ class Terms:
         counted: (B, 1, V), 1 where the voxel counts, 0 where it is ignored; None: all count.
         classes: (B, K), 1 where the class has a term of its own, 0 where the sample's site does
             not annotate it; None: all have.
+        told: (B, 1, V), or (B, K, V) where structures may overlap, 0 where the label is silent; None: nowhere.
     """
 
     log_p: Tensor
     target: Tensor
     counted: Tensor | None
     classes: Tensor | None
+    told: Tensor | None = None
 
     @property
     def p(self) -> Tensor:
-        """(B, K, V) probabilities, 0 where the voxel or the class does not count."""
-        p = self.log_p.exp()
+        """(B, K, V) probabilities as overlaps sum them."""
+        return self.within(self.log_p.exp())
+
+    def within(self, values: Tensor) -> Tensor:
+        """(B, K, V) values, 0 where the voxel or the class does not count or the label is silent."""
         if self.classes is not None:
-            p = p * self.classes[:, :, None]
-        return p if self.counted is None else p * self.counted
+            values = values * self.classes[:, :, None]
+        if self.told is not None:
+            values = values * self.told
+        return values if self.counted is None else values * self.counted
+
+    @property
+    def compared(self) -> Tensor:
+        """(B, K), whether an overlap has a voxel to sum over."""
+        seen = [part for part in (self.counted, self.told) if part is not None]
+        some = reduce(torch.mul, seen).sum(2) > 0 if seen else self.log_p.new_ones(len(self.log_p), 1, dtype=torch.bool)
+        if self.classes is not None:
+            some = some & (self.classes > 0)
+        return some.expand(self.log_p.shape[:2])
 
     @property
     def voxels(self) -> Tensor:
@@ -43,7 +77,13 @@ class Terms:
         return self.counted.sum((1, 2))
 
 
-def compare(logits: Tensor, label: Tensor, ignore: Tensor | None = None, annotated: Tensor | None = None) -> Terms:
+def compare(
+    logits: Tensor,
+    label: Tensor,
+    ignore: Tensor | None = None,
+    annotated: Tensor | None = None,
+    silent: Tensor | None = None,
+) -> Terms:
     """The terms of a loss.
 
     A structure that a site does not annotate hides in what that site calls background. Such a
@@ -58,10 +98,11 @@ def compare(logits: Tensor, label: Tensor, ignore: Tensor | None = None, annotat
 
     Args:
         logits: (B, K, *space), any float type; computed in float32 or better.
-        label: (B, *space) class indices, or float (B, K, *space) soft labels.
+        label: (B, *space) class indices, or float (B, K, *space) soft labels; silent where they add up to 0.
         ignore: (B, *space) bool, voxels that the label says nothing of, whatever its value there.
         annotated: (B, K) bool, classes that the sample's site annotates; the background, index 0,
             is taken as one of them.
+        silent: (B, *space) bool, as above; whatever the label is there.
 
     Raises:
         LabelError: If label and logits do not fit, or a voxel that counts has no class.
@@ -74,14 +115,28 @@ def compare(logits: Tensor, label: Tensor, ignore: Tensor | None = None, annotat
         )
     log_p = logits.flatten(2).to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)
     known = None if ignore is None else ~ignore.bool().flatten(1)[:, None]  # (B, 1, V)
-    target = label.flatten(2).to(log_p.dtype) if soft else _one_hot(label.flatten(1)[:, None], log_p, known)
+    told = None if silent is None else ~silent.bool().flatten(1)[:, None]
+    if soft:
+        target = label.flatten(2).to(log_p.dtype)
+        told = _both(target.sum(1, keepdim=True) > 0, told)
+    else:
+        target = _one_hot(label.flatten(1)[:, None], log_p, _both(known, told))
+    target = target if told is None else target * told
 
     classes = None
     # The usual case costs a look where looking is free; on other devices it would stall the queue.
     if annotated is not None and not (annotated.device.type == "cpu" and annotated.all()):
         log_p, target, classes = _merged(log_p, target, annotated)
     counted = None if known is None else known.to(log_p.dtype)
-    return Terms(log_p, target if counted is None else target * counted, counted, classes)
+    target = target if counted is None else target * counted
+    return Terms(log_p, target, counted, classes, None if told is None else told.to(log_p.dtype))
+
+
+def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """True where both are; None is true everywhere."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
 
 
 def _merged(log_p: Tensor, target: Tensor, annotated: Tensor) -> tuple[Tensor, Tensor, Tensor]:

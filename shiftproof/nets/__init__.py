@@ -39,6 +39,8 @@ __all__ = [
     "cuttable",
     "find",
     "load_weights",
+    "margin",
+    "margin_of",
     "pinned",
     "planned",
     "require_cuttable",
@@ -55,6 +57,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "unetr": ("unetr", "UNETR"),
     "attentionunet": ("attentionunet", "AttentionUNet"),
     "densenet121": ("densenet", "DenseNet121"),
+    "deepmedic": ("deepmedic", "DeepMedic"),
 }
 """Name -> module in this package and class; read lazily, so that a listing does not import torch."""
 
@@ -68,6 +71,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "unetr": _DENSE,
     "attentionunet": _DENSE,
     "densenet121": _WHOLE,
+    "deepmedic": _DENSE,
 }
 """Name -> tasks that it serves: scores of every voxel, or (B, outputs) of the whole image."""
 
@@ -76,6 +80,7 @@ DEFAULTS = {"segmentation": "unet", "classification": "resnet", "regression": "r
 
 _SIZES = ("dimensions", "channels", "outputs")
 _BY_LEVEL = ("strides", "kernels")
+_PLANNED = ("channels", "outputs", "patch", "spacing_mm", "weights", "weights_hash")
 _LISTS: dict[Any, Any] = {Sequence[int]: tuple[int, ...], Sequence[int] | None: tuple[int, ...] | None}
 
 
@@ -130,6 +135,32 @@ def build(
             _require_pinned(Path(weights), weights_hash)
         built.loaded = load_weights(built, weights)  # type: ignore[assignment]
     return built
+
+
+def margin(name: str, *, dimensions: int, **options: Any) -> tuple[int, ...]:
+    """Voxels on each side of its scores that a network must be shown beside them, one number an axis.
+
+    0 for networks that score every voxel of the image; where convolutions are valid, an image of n + 2 * margin
+    voxels gives n scores. A built network says the same of itself, see `margin_of`.
+
+    Args:
+        name: A key of `NETWORKS`.
+        dimensions: 2 or 3.
+        options: As `build` takes them; what says nothing of the margin is checked, too.
+
+    Raises:
+        OptionError: If the name or an option is unknown, or a value is of the wrong kind or out of range.
+    """
+    network = find(name)
+    options = _typed(name, network, {key: value for key, value in options.items() if key not in _PLANNED})
+    if not hasattr(network, "margin_of"):
+        return (0,) * dimensions
+    return network.margin_of(dimensions, **options)  # type: ignore[no-any-return]
+
+
+def margin_of(network: nn.Module) -> tuple[int, ...]:
+    """Of a built network; () for one that scores every voxel of the image."""
+    return tuple(getattr(network, "margin", ()))
 
 
 def cuttable(network: nn.Module | type[nn.Module]) -> bool:

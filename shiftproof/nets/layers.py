@@ -54,11 +54,12 @@ INSTANCE: Layers = {2: InstanceNorm2d, 3: InstanceNorm3d}
 BATCH: Layers = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
-def convolution(inputs: int, outputs: int, kernel: Extent, stride: Extent, norm: Norm) -> nn.Module:
-    """n voxels become ceil(n / stride); a bias only where the norm does not subtract it again."""
+def convolution(
+    inputs: int, outputs: int, kernel: Extent, stride: Extent, norm: Norm, *, bias: bool = False
+) -> nn.Module:
+    """n voxels become ceil(n / stride); a bias where it is asked for, or the norm does not subtract it again."""
     padding = tuple(size // 2 for size in kernel)
-    bias = norm in ("none", "group")
-    return CONVOLUTION[len(kernel)](inputs, outputs, kernel, stride, padding, bias=bias)
+    return CONVOLUTION[len(kernel)](inputs, outputs, kernel, stride, padding, bias=bias or norm in ("none", "group"))
 
 
 def normalisation(norm: Norm, dimensions: int, width: int) -> nn.Module:
@@ -77,13 +78,13 @@ def activation() -> nn.Module:
     return nn.LeakyReLU(SLOPE, inplace=True)
 
 
-def upsampling(inputs: int, outputs: int, factors: Extent, *, linear: bool) -> nn.Module:
+def upsampling(inputs: int, outputs: int, factors: Extent, *, linear: bool, bias: bool = False) -> nn.Module:
     """By whole factors: a transposed convolution with kernel = stride, or linear interpolation."""
     dimensions = len(factors)
     if linear:
         # A 1x1 convolution commutes with the interpolation and is cheaper before it.
-        return nn.Sequential(CONVOLUTION[dimensions](inputs, outputs, 1, bias=False), Interpolation(factors))
-    return TRANSPOSED[dimensions](inputs, outputs, factors, factors, bias=False)
+        return nn.Sequential(CONVOLUTION[dimensions](inputs, outputs, 1, bias=bias), Interpolation(factors))
+    return TRANSPOSED[dimensions](inputs, outputs, factors, factors, bias=bias)
 
 
 class Interpolation(nn.Module):
@@ -124,9 +125,9 @@ def _is_extent(extent: object, dimensions: int) -> bool:
     )
 
 
-def initialise_(module: nn.Module) -> None:
+def initialise_(module: nn.Module, slope: float = SLOPE) -> None:
     """He's normal initialisation of a convolution; other layers keep their own. For `Module.apply`."""
     if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        nn.init.kaiming_normal_(module.weight, a=SLOPE)
+        nn.init.kaiming_normal_(module.weight, a=slope)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

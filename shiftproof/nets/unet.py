@@ -31,6 +31,11 @@ from .planned import planned_levels
 Upsampling = Literal["transposed", "linear"]
 WIDTHS = (16, 32, 48, 64)
 
+WIDEST = {2: 512, 3: 320}
+"""Channels at most by dimensions, as in nnU-Net, for a network that doubles them from a base."""
+
+MOST_LEVELS = 8
+
 
 class UNet(CutNetwork):
     """Encoder and decoder with skip connections.
@@ -43,16 +48,23 @@ class UNet(CutNetwork):
     cut off at the end of the axis. So the prediction has the image's size without padding, of
     which `decode` would have to be told.
 
+    With `base=32, deep_supervision=True, bias=True` it is the plain U-Net of nnU-Net's version 2, with `base=30,
+    deep_supervision=True` and the widest level 320 (3D) or 480 (2D) the "generic" one of version 1; weights of both are
+    read (`nets.nnunet`).
+
     Papers: O. Ronneberger et al., "U-Net", MICCAI 2015, https://arxiv.org/abs/1505.04597;
     F. Isensee et al., "nnU-Net", Nature Methods 18 (2021), https://doi.org/10.1038/s41592-020-01008-z.
-    Deviations from nnU-Net: no convolution bias where a norm removes it anyway; with deep
-    supervision a score for every level of the decoder (there, the lowest one has weight 0).
+    Deviations from nnU-Net: no convolution bias by default, where a norm removes it anyway. The
+    levels of deep supervision are weighed by the task.
 
     Args:
         dimensions: 2 or 3.
         channels: Of the image.
         outputs: Of the prediction.
-        widths: Channels by level, finest first; their number is the number of levels.
+        widths: Channels by level, finest first; their number is the number of levels. By default 16, 32, 48, 64.
+        base: Instead of `widths`: channels of the finest level, doubled from level to level up to `widest`.
+        levels: Of a network with `base`; where a plan is at hand, by the rules of `nets.planned` if not given.
+        widest: Most channels of a level of a network with `base`; 320 in 3D and 512 in 2D if not given.
         residual: Add a shortcut around each level's convolutions (1x1 where the shape changes).
         deep_supervision: In training mode `decode` gives {"scores": full resolution, "scores 1":
             those of the next level, ...} for all levels of the decoder; in evaluation mode the
@@ -65,6 +77,7 @@ class UNet(CutNetwork):
             `nets.planned` for as many levels as `widths` has. Else 2.
         kernels: Of the convolutions by level, odd; an int or one int an axis. Likewise "auto", else 3.
         upsampling: "transposed", or "linear" interpolation after a 1x1 convolution.
+        bias: Give every convolution a bias, transposed ones included, as nnU-Net's version 2 does.
 
     Raises:
         OptionError: If an option is out of range.
@@ -78,7 +91,10 @@ class UNet(CutNetwork):
         dimensions: int,
         channels: int,
         outputs: int,
-        widths: Sequence[int] = WIDTHS,
+        widths: Sequence[int] | None = None,
+        base: int | None = None,
+        levels: int | None = None,
+        widest: int | None = None,
         residual: bool = False,
         deep_supervision: bool = False,
         norm: Norm = "instance",
@@ -87,9 +103,11 @@ class UNet(CutNetwork):
         strides: ByLevel = None,
         kernels: ByLevel = None,
         upsampling: Upsampling = "transposed",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         require_dimensions(self.title, dimensions)
+        widths = widths_of(dimensions, widths, base, levels, widest)
         require_counts(self.title, channels=channels, outputs=outputs, convolutions=convolutions, widths=widths)
         if len(widths) < 2:
             raise OptionError(f"widths of a U-Net are channels by level, at least 1 on 2 levels, got {widths}")
@@ -117,21 +135,48 @@ class UNet(CutNetwork):
                 residual=residual,
                 norm=norm,
                 dropout=dropout,
+                bias=bias,
             )
 
         self.encoder = Encoder(
             [level(channels, 0), *(level(widths[i], i + 1, stride) for i, stride in enumerate(steps))]
         )
-        self.decoder = Decoder(widths, steps, outputs, level, upsampling, deep_supervision=deep_supervision)
+        self.decoder = Decoder(widths, steps, outputs, level, upsampling, deep_supervision=deep_supervision, bias=bias)
         self.apply(initialise_)
 
     @classmethod
     def suited(
         cls, dimensions: int, patch: Sequence[int], spacing_mm: Sequence[float | None], given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Strides and kernels for a plan, where they are not given."""
-        levels = len(given.get("widths", WIDTHS))
+        """Strides and kernels for a plan, and with `base` the number of levels, where they are not given."""
+        if given.get("base") is not None and given.get("levels") is None:
+            steps = given.get("strides")
+            number = None if steps in (None, "auto") else len(steps) + 1
+            found = planned_levels(dimensions, patch, spacing_mm, given, least=number or 2, most=number or MOST_LEVELS)
+            return {**found, "levels": number or len(found["strides"]) + 1}
+        levels = given.get("levels") or len(given.get("widths") or WIDTHS)
         return planned_levels(dimensions, patch, spacing_mm, given, least=levels, most=levels)
+
+
+def widths_of(
+    dimensions: int, widths: Sequence[int] | None, base: int | None, levels: int | None, widest: int | None
+) -> Sequence[int]:
+    """Channels by level.
+
+    Raises:
+        OptionError: If they are given in two ways, or by a base without a number of levels.
+    """
+    if base is None:
+        if levels is not None or widest is not None:
+            raise OptionError("levels and widest of a U-Net belong to base; give base, or the widths of all levels")
+        return WIDTHS if widths is None else widths
+    if widths is not None:
+        raise OptionError(f"a U-Net has widths or a base, not both; got widths {widths} and base {base}")
+    if levels is None:
+        raise OptionError("base of a U-Net needs its number of levels, which follows from a plan; give levels")
+    require_counts("U-Net", base=base, levels=levels)
+    most = WIDEST[dimensions] if widest is None else widest
+    return [min(base * 2**level, max(base, most)) for level in range(levels)]
 
 
 class Encoder(nn.Module):
@@ -157,12 +202,13 @@ class Decoder(nn.Module):
         kind: Upsampling,
         *,
         deep_supervision: bool,
+        bias: bool,
     ) -> None:
         super().__init__()
         fine = widths[:-1]
         self.levels = nn.ModuleList(level(2 * width, index) for index, width in enumerate(fine))
         self.upsamplings = nn.ModuleList(
-            upsampling(coarse, width, stride, linear=kind == "linear")
+            upsampling(coarse, width, stride, linear=kind == "linear", bias=bias)
             for (width, coarse), stride in zip(pairwise(widths), strides, strict=True)
         )
         self.heads = nn.ModuleList(
@@ -197,13 +243,16 @@ class Level(nn.Module):
         residual: bool,
         norm: Norm,
         dropout: float,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         dimensions, point = len(kernel), (1,) * len(kernel)
         layers: list[nn.Module] = []
         for index in range(convolutions):
             first = index == 0
-            layers.append(convolution(inputs if first else width, width, kernel, stride if first else point, norm))
+            layers.append(
+                convolution(inputs if first else width, width, kernel, stride if first else point, norm, bias=bias)
+            )
             if dropout:
                 layers.append(DROPOUT[dimensions](dropout))
             layers += [normalisation(norm, dimensions, width), activation()]
@@ -215,7 +264,7 @@ class Level(nn.Module):
             self.shortcut = nn.Identity()
             if inputs != width or stride != point:
                 self.shortcut = nn.Sequential(
-                    convolution(inputs, width, point, stride, norm), normalisation(norm, dimensions, width)
+                    convolution(inputs, width, point, stride, norm, bias=bias), normalisation(norm, dimensions, width)
                 )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..names import choose
+from . import nnunet
 
 STRICT = ("all", "matching")
 FOLDER_FILE = "weights.safetensors"
@@ -66,9 +67,10 @@ def load_weights(network: nn.Module, path: str | Path, *, strict: str = "matchin
     """Puts the weights of a file into a network; what the file lacks stays as it is.
 
     Names match with or without what programs put before them ("module.", "network.", "model."), and without the
-    network's own "encoder." and "decoder.", so that checkpoints of torchvision and MONAI fit their networks. A
-    convolution that reads the image takes another number of channels: the mean over the file's channels for each
-    of ours, scaled so that an image that is equal in all channels gives the same response.
+    network's own "encoder." and "decoder.", so that checkpoints of torchvision and MONAI fit their networks; those of
+    nnU-Net fit a U-Net of their sizes (`nets.nnunet`). A convolution that reads the image takes another number of
+    channels: the mean over the file's channels for each of ours, scaled so that an image that is equal in all channels
+    gives the same response.
 
     Args:
         network: With `encoder` and `decoder`, or whole; it may be on any device.
@@ -84,7 +86,7 @@ def load_weights(network: nn.Module, path: str | Path, *, strict: str = "matchin
     file = weights_file(path)
     own = network.state_dict()
     own = {name: tensor for name, tensor in own.items() if isinstance(tensor, Tensor)}
-    found = read_tensors(file)
+    found = nnunet.under_our_names(read_tensors(file), own)
     names, unused = _matched(own, found)
     channels = getattr(network, "channels", None)
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..files import write_text
-from . import curves, evidence, figures, halving, numbers, tables
+from . import curves, evidence, figures, generalization, halving, logits, numbers, policies, tables
 from .answers import plots, read_answers, set_tables, targets_of
 from .findings import plain, scores_of, summarise
 from .gallery import shown_cases
@@ -93,11 +93,14 @@ def page(results: Results, found: dict[str, Any] | None = None, *, viewer: bool 
         structures=tables.structures(results),
         distributions=tables.distributions(found),
         statistics=evidence.statistics(values, found),
+        generalization=generalization.section(results),
+        logits=logits.section(results, found),
         halving=halving.tables(found["halving"]) if found["halving"] else None,
         comparisons=tables.comparisons(found),
         comparison_columns=tables.COMPARISON_COLUMNS,
         curves=[c for r in results.recipes if (c := curves.curves(results, r["name"])) is not None],
         cases=shown,
+        policies=policies.section(results),
         policy=policy([s.hash for s in scripts] + ([niivue.hash] if niivue else [])),
         scripts=scripts,
         niivue=niivue,

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from .scenario import Progress, Scenario
 
 MODULES = {  # each holds its scenario as SCENARIO
+    "brain-lesions": "shiftproof.scenarios.brain_lesions",
     "brain-sites": "shiftproof.scenarios.brain_sites",
     "chest-ct-sites": "shiftproof.scenarios.chest_ct_sites",
     "digit-sites": "shiftproof.scenarios.digit_sites",
+    "liver-tumours": "shiftproof.scenarios.liver_tumours",
 }
 
 

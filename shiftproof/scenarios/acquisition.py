@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy import ndimage
@@ -36,10 +37,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class TissueMaps:
-    """Mean over each voxel: signal before coil and noise, and fractions of CSF, grey and white matter."""
+    """Mean over each voxel: signal before coil and noise, and fractions of CSF, grey, white matter and more."""
 
     signal: Array  # (X, Y, Z)
-    fractions: Array  # (3, X, Y, Z)
+    fractions: Array  # (kinds, X, Y, Z)
 
 
 def voxel_positions(matrix: Array, offset: Array, *indices: Array) -> Array:
@@ -59,6 +60,16 @@ def hat_basis(points: int, step: int) -> Array:
     return np.clip(1 - np.abs(np.arange(points)[:, None] / step - np.arange(nodes)[None]), 0, None)
 
 
+def tissue_fractions(person: Anatomy, positions: Array, cortex: Array, sulci: Array) -> Array:
+    """(3, N) shares of CSF, grey and white matter at template positions (3, N), given the person's fields there."""
+    grey, white = (template().fine(m, positions) for m in (template().grey, template().white))
+    fluid = np.clip(1 - grey - white, 0, 1)
+    fluid = fluid**person.contrast * np.exp(person.sulci + 0.6 * sulci)
+    grey = grey**person.contrast * np.exp(person.cortex + 0.5 * cortex)
+    white = white**person.contrast
+    return np.stack([fluid, grey, white]) / (fluid + grey + white)
+
+
 def step_down(distance_mm: Array) -> Array:
     """1 well below 0, 0 well above, linear over the width of a layer's edge."""
     return np.clip(0.5 - distance_mm / LAYER_EDGE_MM, 0, 1)
@@ -66,10 +77,15 @@ def step_down(distance_mm: Array) -> Array:
 
 @dataclass(frozen=True)
 class Head:
-    """A person at a field strength, ready to be sampled: the signal of each tissue is already known."""
+    """A person at a field strength, ready to be sampled: the signal of each tissue is already known.
+
+    A kind of head with more than the three tissues says so in `KINDS`, and `brain` gives as many fractions.
+    """
 
     anatomy: Anatomy
     signal: dict[str, float]  # by tissue
+
+    KINDS: ClassVar[int] = 3
 
     @classmethod
     def at(
@@ -88,12 +104,12 @@ class Head:
         return cls(anatomy, signal)
 
     def points(self, positions: Array, smooth: Array) -> tuple[Array, Array]:
-        """Signal (N,) and fractions (3, N) at template positions (3, N).
+        """Signal (N,) and fractions (kinds, N) at template positions (3, N).
 
         `smooth` (7, N) holds what varies slowly: the distance from the brain, the nearness of the ventricles,
         and the person's fields.
         """
-        signal, fractions = np.zeros(positions.shape[1]), np.zeros((3, positions.shape[1]))
+        signal, fractions = np.zeros(positions.shape[1]), np.zeros((self.KINDS, positions.shape[1]))
         near = smooth[0] < BRAIN_REACH_MM
         signal[near], fractions[:, near] = self.brain(positions[:, near], smooth[:, near])
         edge = smooth[0] > -LAYER_EDGE_MM
@@ -104,12 +120,7 @@ class Head:
     def brain(self, positions: Array, smooth: Array) -> tuple[Array, Array]:
         person, s = self.anatomy, self.signal
         _, ventricles, cortex, sulci, _, texture, lesion = smooth
-        grey, white = (template().fine(m, positions) for m in (template().grey, template().white))
-        fluid = np.clip(1 - grey - white, 0, 1)
-        fluid = fluid**person.contrast * np.exp(person.sulci + 0.6 * sulci)
-        grey = grey**person.contrast * np.exp(person.cortex + 0.5 * cortex)
-        white = white**person.contrast
-        fractions = np.stack([fluid, grey, white]) / (fluid + grey + white)
+        fractions = tissue_fractions(person, positions, cortex, sulci)
 
         # Within a tissue T1 and density vary smoothly by a few per cent; the signal follows. Lesions lie in
         # white matter, first around the ventricles.
@@ -141,7 +152,7 @@ class Head:
     def on(self, grid: Grid, matrix: Array, offset_mm: Array) -> TissueMaps:
         """Averages over the voxels of `grid`, whose index (i, j, k) lies at `matrix @ index + offset_mm`."""
         signal = np.empty(grid.shape)
-        fractions = np.empty((3, *grid.shape))
+        fractions = np.empty((self.KINDS, *grid.shape))
         for slices in slabs(grid):
             signal[:, :, slices], fractions[:, :, :, slices] = self.slab(grid, matrix, offset_mm, slices)
         return TissueMaps(signal, fractions)
@@ -163,11 +174,11 @@ class Head:
         smooth = np.einsum("bj,cajk->cabk", bases[1], smooth, optimize=True)
 
         head = smooth[3] < AIR_MM
-        signal, fractions = np.zeros(head.shape), np.zeros((3, *head.shape))
+        signal, fractions = np.zeros(head.shape), np.zeros((self.KINDS, *head.shape))
         positions = (voxel_positions(matrix, offset, i, j, k) + smooth[:3])[:, head]
         signal[head], fractions[:, head] = self.points(positions, smooth[3:, head])
         shape = (grid.shape[0], n, grid.shape[1], n, slices.stop - slices.start, m)
-        return signal.reshape(shape).mean((1, 3, 5)), fractions.reshape(3, *shape).mean((2, 4, 6))
+        return signal.reshape(shape).mean((1, 3, 5)), fractions.reshape(self.KINDS, *shape).mean((2, 4, 6))
 
     def on_nodes(self, positions: Array) -> Array:
         """(10, ...): displacement, distance from the brain, ventricles and fields at coarse positions."""

@@ -29,7 +29,7 @@ from .brain_sites import stored
 from .chest_anatomy import Trunk
 from .chest_rendering import Arm, Slices, Table, body_hu, furnished, labels, lowest_mm
 from .chest_template import KIDNEY
-from .chest_tissues import Tissues, draw_enhancement
+from .chest_tissues import Enhanced, Tissues, draw_enhancement
 from .ct_scanner import PHOTONS, Kernel, attenuation, centres, hounsfield, measured, project, reconstructed
 from .scenario import Scan, Scenario, read_file
 
@@ -190,39 +190,69 @@ def subject(site: str, index: int, *, size: str, seed: int) -> Scan:
     mas = round(float(protocol.mas * acquisition.uniform(0.8, 1.25)), 1)
 
     slices = prescription(acquisition, protocol, grid, trunk)
-    body = body_hu(trunk, enhanced, slices)
-    left, right, low, high = trunk.outline_mm()
-    down = acquisition.uniform() < protocol.arms_down
-    arms = draw_arms(acquisition, (left, right), (low + high) / 2, trunk.fat_mm, tissues) if down else ()
-    scene = furnished(body, protocol.table, arms, slices.z_mm, lowest_mm(body) - acquisition.uniform(1, 6))
-    counted = measured(noise, project(attenuation(scene)), PHOTONS * mas * protocol.thickness_mm, protocol.scatter)
-
-    fov_mm = field_of_view(protocol, right - left)
-    centre = ((left + right) / 2 + acquisition.uniform(-12, 12), (low + high) / 2 + acquisition.uniform(-12, 12))
-    shape, pixel_mm = (grid.matrix, grid.matrix), fov_mm / grid.matrix
-    hu = hounsfield(reconstructed(counted, protocol.kernel, shape, pixel_mm, centre))
-    slope, offset = protocol.calibration
-    hu = (hu + 1000) * slope * acquisition.normal(1, 0.004) - 1000 + offset + acquisition.normal(0, 2)
-    image = np.clip(np.rint(np.nan_to_num(hu, nan=PADDING_HU)), PADDING_HU, 3071).astype("<i2")
-
-    x_mm, y_mm = (c + centres(grid.matrix, pixel_mm) for c in centre)
-    label, in_right_half = labels(trunk, x_mm, y_mm, slices)
+    scanned = scan(acquisition, noise, protocol, grid, trunk, enhanced, slices, mas)
+    label, in_right_half = labels(trunk, scanned.x_mm, scanned.y_mm, slices)
     if site == "C":
         label = by_side(label, in_right_half)
-    affine = np.diag([pixel_mm, pixel_mm, grid.increment_mm, 1.0])
-    affine[:3, 3] = x_mm[0], y_mm[0], slices.z_mm[0] - acquisition.uniform(100, 500)  # the table's zero is anywhere
-    image, label, affine = stored(image, label, affine, protocol.axes)
+    affine = scanned.affine(grid, slices, acquisition.uniform(100, 500))  # the table's zero is anywhere
+    image, label, affine = stored(scanned.image, label, affine, protocol.axes)
     columns = {
         "kernel": protocol.kernel.name,
         "kvp": protocol.kvp,
         "dose_mas": mas,
         "slice_thickness_mm": protocol.thickness_mm,
         "phase": phase,
-        "fov_mm": fov_mm,
-        "arms": "down" if down else "up",
+        "fov_mm": scanned.fov_mm,
+        "arms": scanned.arms,
         "age": age,
     }
     return Scan(f"{site}{index + 1:03d}", image, label, affine, columns, channel="CT")
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """The image of a person, before storage turns it, and where its pixels lie."""
+
+    image: Array  # int16 (X, Y, Z), HU
+    x_mm: Array
+    y_mm: Array
+    fov_mm: float
+    arms: str
+
+    def affine(self, grid: Grid, slices: Slices, table_mm: float) -> Array:
+        pixel_mm = self.fov_mm / grid.matrix
+        affine = np.diag([pixel_mm, pixel_mm, grid.increment_mm, 1.0])
+        affine[:3, 3] = self.x_mm[0], self.y_mm[0], slices.z_mm[0] - table_mm
+        return affine
+
+
+def scan(
+    random: np.random.Generator,
+    noise: np.random.Generator,
+    protocol: Site,
+    grid: Grid,
+    trunk: Trunk,
+    enhanced: Enhanced,
+    slices: Slices,
+    mas: float,
+) -> Scanned:
+    """The person put on the table, projected, counted in photons of `noise`, and reconstructed."""
+    body = body_hu(trunk, enhanced, slices)
+    left, right, low, high = trunk.outline_mm()
+    down = random.uniform() < protocol.arms_down
+    arms = draw_arms(random, (left, right), (low + high) / 2, trunk.fat_mm, enhanced.tissues) if down else ()
+    scene = furnished(body, protocol.table, arms, slices.z_mm, lowest_mm(body) - random.uniform(1, 6))
+    counted = measured(noise, project(attenuation(scene)), PHOTONS * mas * protocol.thickness_mm, protocol.scatter)
+
+    fov_mm = field_of_view(protocol, right - left)
+    centre = ((left + right) / 2 + random.uniform(-12, 12), (low + high) / 2 + random.uniform(-12, 12))
+    shape, pixel_mm = (grid.matrix, grid.matrix), fov_mm / grid.matrix
+    hu = hounsfield(reconstructed(counted, protocol.kernel, shape, pixel_mm, centre))
+    slope, offset = protocol.calibration
+    hu = (hu + 1000) * slope * random.normal(1, 0.004) - 1000 + offset + random.normal(0, 2)
+    image = np.clip(np.rint(np.nan_to_num(hu, nan=PADDING_HU)), PADDING_HU, 3071).astype("<i2")
+    x_mm, y_mm = (c + centres(grid.matrix, pixel_mm) for c in centre)
+    return Scanned(image, x_mm, y_mm, fov_mm, "down" if down else "up")
 
 
 def prescription(random: np.random.Generator, site: Site, grid: Grid, person: Trunk) -> Slices:

@@ -27,6 +27,8 @@ from .declare import LABELS, Declaration
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .gap import GapWatch
+
 INTERRUPTED = 130
 SPLIT_SEED = 0
 """The division into subjects is the same for every row and every seed: seeds vary training, not the question."""
@@ -158,13 +160,18 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
         started = time.monotonic()
         try:
             own = model.with_recipe(study.row(row))
-            found = scored(own, split, cell / "predictions", study)
+            side = side_of(study.row(row), split, study)
+            watch = watch_of(own, side, split, study)
+            found = scored(own, split, cell / "predictions", study, watch)
+            gap = None if watch is None else watch.rows(side, study.tolerance_mm, study.lesions)
         except StorageError:
             raise
         except Exception as error:
             fail(folder, dataclasses.replace(job, rows=(row,)), *told(error))
             continue
-        for name, table in found.tables().items():
+        if watch is not None and (logits := watch.summary()) is not None:
+            write_json(cell / "logits.json", logits)
+        for name, table in {"gap.csv": gap, **found.tables()}.items():
             if table is not None:
                 table.insert(0, "row", row)
                 table.insert(1, "held_out", job.held_out)
@@ -181,6 +188,7 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
                 "seed": job.seed,
                 "seconds": round(run.seconds, 3),
                 "scoring_seconds": round(time.monotonic() - started, 3),
+                **({} if watch is None else {"gap_seconds": round(watch.seconds, 3)}),
                 "steps": run.steps,
                 "selected_step": run.selected,
                 "validation": run.validation,
@@ -204,10 +212,19 @@ class Scored:
         return {"answers.csv": self.answers, "rows.csv": self.rows}
 
 
-def scored(model: Any, split: Split, predictions: Path, study: Declaration) -> Scored:
+def watch_of(model: Any, side: Split, split: Split, study: Declaration) -> GapWatch | None:
+    """What looks at the run's own subjects, too; None where the study asks for nothing, or scores without labels."""
+    if not study.gap_subjects or study.scoring != LABELS:
+        return None
+    from .gap import GapWatch
+
+    return GapWatch.of(model, side, split.test, study.gap_subjects)
+
+
+def scored(model: Any, split: Split, predictions: Path, study: Declaration, watch: GapWatch | None = None) -> Scored:
     """By the labels of the test side, or by the study's rule that reads none."""
     if study.scoring == LABELS:
-        return score(model, split.test, predictions, study.tolerance_mm, study.lesions)
+        return score(model, split.test, predictions, study.tolerance_mm, study.lesions, watch)
     from ..evaluate.unlabelled import rows_without_labels
 
     assert split.target is not None
@@ -220,8 +237,12 @@ def score(
     predictions: Path,
     tolerance_mm: Tolerance,
     lesions: Sequence[str] = (),
+    watch: GapWatch | None = None,
 ) -> Scored:
-    """What a model scores on the held-out subjects; predicted label files are kept for the report."""
+    """What a model scores on the held-out subjects; predicted label files are kept for the report.
+
+    `watch` predicts in place of the model and keeps logits.
+    """
     import SimpleITK as sitk
 
     from ..data.cohort import Row
@@ -232,11 +253,12 @@ def score(
     from ..evaluate.sizes import Size, words
 
     if test.task != "segmentation":
-        return Scored(*rows_of_answers(lambda row: answer_of(model, row.images), test))
+        answer = watch.answer if watch is not None else lambda row: answer_of(model, row.images)
+        return Scored(*rows_of_answers(answer, test))
     names = iter(prediction_names(test))
 
     def predicted(row: Row) -> sitk.Image:
-        image = label_of(model, row.images)
+        image = label_of(model, row.images) if watch is None else watch.label(row)
         write_image(image, predictions / next(names))
         return image
 

@@ -21,8 +21,8 @@ LABELS = "labels"
 FAMILY = "family"
 """Key of a [[row]] table: which rows a large study counts as variants of one idea."""
 
-FREE = ("command", "versions", "name", "cohort")
-"""What of a declaration changes no number."""
+FREE = ("command", "versions", "name", "cohort", "gap_subjects")
+"""What of a declaration changes no number of a held-out subject."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Declaration:
             "target-supervised": by row, the reference's name.
         budget: Settings of the trainer.
         sources: Domains to train on; empty: all but the held-out one.
-        plan: Overrides of the plan: dimensions, spacing_mm, patch.
+        plan: Options of `autoplan.plan_of`: dimensions, spacing_mm, patch; automatic, memory_gb.
         tolerance_mm: Of the surface Dice, one for all structures or by structure.
         validation: Share of training subjects held back.
         fraction: Share of the remaining training subjects used.
@@ -50,6 +50,8 @@ class Declaration:
         primary: The metric that rows are compared by.
         margin: A difference of the primary metric that matters: within it rows count as equivalent; 0 declares none.
         lesions: Structures of several components, which are counted one by one, too.
+        gap_subjects: Training subjects, and held-back ones, that each run is scored on for its generalization gap, too;
+            0 for none.
         scoring: "labels", or the name of a rule that ranks adaptation without labels of the held-out domain.
         task: What is predicted, as the cohort's labels say it.
         versions: Of the packages.
@@ -76,6 +78,7 @@ class Declaration:
     primary: str = "dice"
     margin: float = 0.0
     lesions: list[str] = field(default_factory=list)
+    gap_subjects: int = 0
     scoring: str = LABELS
     task: dict[str, Any] = field(default_factory=lambda: {"task": "segmentation"})
     versions: dict[str, str] = field(default_factory=dict)
@@ -185,16 +188,25 @@ def _patches(row: Recipe) -> dict[str, Any]:
     return {k: v for k, v in row.sampling.items() if k != "batches"}
 
 
-def parse_rows(methods: str | None, recipes: Path | None) -> list[Recipe]:
+def parse_rows(methods: str | None, recipes: Path | None, defaults: Mapping[str, Any] | None = None) -> list[Recipe]:
     """Rows from the command line's short form, from a TOML file with [[row]] tables, or both.
 
     A row's `family` is no part of its recipe; see `parse_families`.
+
+    Args:
+        methods: METHOD[/PRESET][+target][+TEST_TIME], with commas.
+        recipes: The TOML file.
+        defaults: What a row gets that does not say it itself.
     """
-    rows: list[Recipe] = []
+    usual, rows = dict(defaults or {}), []
     if recipes is not None:
-        rows += [Recipe.from_dict({k: v for k, v in r.items() if k != FAMILY}) for r in _tables(recipes)]
-    if methods:
-        rows += [Recipe.parsed(text) for text in methods.split(",") if text.strip()]
+        tables = [{k: v for k, v in r.items() if k != FAMILY} for r in _tables(recipes)]
+        rows += [Recipe.from_dict({**usual, **table} if table else table) for table in tables]
+    for text in (methods or "").split(","):
+        if text.strip():
+            row = Recipe.parsed(text)
+            named = {"transforms"} if "/" in text else set()
+            rows.append(dataclasses.replace(row, **{k: v for k, v in usual.items() if k not in named}))
     if not rows:
         raise OptionError(
             "a study needs at least one row: --methods erm/light,dann or --recipes rows.toml; "

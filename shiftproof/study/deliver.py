@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..autoplan import plan_of
 from ..data.cohort import Cohort
-from ..data.plan import make_plan
 from ..data.splits import everything
 from ..data.store import Store
 from ..deploy.card import write_card
@@ -113,7 +113,7 @@ def deliver(
     split = everything(cohort, validation=declared.validation, fraction=declared.fraction, seed=SPLIT_SEED)
     folder = study / "delivery" / slug(name)
     trainer = Trainer(**{**declared.budget, "seed": declared.seeds[0]})
-    plan = make_plan(split.train, **declared.plan)
+    plan = plan_of(split.train, **declared.plan)
     plan.write(folder / "plan.json")
     experiment = prepare(recipe, split, plan, trainer, Store(study / "store"), workers=workers)
     experiment.train(folder, progress=progress)

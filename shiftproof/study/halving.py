@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import nets
+from ..autoplan import resolved
 from ..data.cohort import Cohort
 from ..errors import OptionError, RunError, SplitError
 from ..metrics.unlabelled import RULES
@@ -22,6 +23,7 @@ from ..versions import versions
 from .cell import jobs, status
 from .declare import Declaration, require_once, with_references
 from .engines import require as require_engine
+from .gap import SUBJECTS
 from .grid import GridProgress
 from .rules import (
     FILE,
@@ -105,6 +107,7 @@ def halve(
     fraction: float = 1.0,
     margin: float = 0.0,
     lesions: Sequence[str] = (),
+    gap_subjects: int = SUBJECTS,
     name: str | None = None,
     command: str = "",
     progress: Callable[[HalvingProgress], None] | None = None,
@@ -151,7 +154,7 @@ def halve(
     """
     require_numbers(
         finalists=finalists, workers=workers, threads=threads, tolerance_mm=tolerance_mm, margin=margin,
-        rungs=len(rungs), rows=len(rows),
+        rungs=len(rungs), rows=len(rows), gap_subjects=gap_subjects,
     )  # fmt: skip
     if not 0 < keep <= 1:
         raise OptionError(f"keep is a share above 0 and up to 1, got {keep}")
@@ -162,6 +165,7 @@ def halve(
         held_out=held_out, rungs=rungs, keep=keep, finalists=finalists, families=families, scoring=scoring,
         sources=sources, seeds=seeds, trainer=trainer, plan=plan, threads=threads, tolerance_mm=tolerance_mm,
         validation=validation, fraction=fraction, margin=margin, lesions=lesions, name=name, command=command,
+        gap_subjects=gap_subjects,
     )  # fmt: skip
     halving = begun(halving, table, out, tell)
     course = Course(
@@ -228,7 +232,7 @@ def declared(
         anchors=anchors_of(pinned),
         budget=budget_of(trainer or Trainer()),
         sources=list(sources or []),
-        plan=plan or {},
+        plan=resolved(plan, [c.recipe for c in candidates], trainer or Trainer(), len(table.domains)),
         lesions=list(lesions),
         task=task_of(table),
         versions=versions(),
@@ -323,6 +327,7 @@ def confirmation(halving: Halving, rows: Sequence[Recipe], path: str) -> Declara
         primary=halving.primary,
         margin=halving.margin,
         lesions=halving.lesions,
+        gap_subjects=halving.gap_subjects,
         task=halving.task,
         versions=halving.versions,
         command=halving.command,

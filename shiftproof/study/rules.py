@@ -116,6 +116,7 @@ class Halving:
     threads: int = 1
     margin: float = 0.0
     lesions: list[str] = field(default_factory=list)
+    gap_subjects: int = 0
     primary: str = "dice"
     task: dict[str, Any] = field(default_factory=lambda: {"task": "segmentation"})
     rule: list[str] = field(default_factory=list)

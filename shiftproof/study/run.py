@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from .. import nets
+from .. import autoplan, nets
 from ..data.cohort import Cohort, Row
 from ..data.parallel import processes
-from ..data.plan import Plan, make_plan
+from ..data.plan import Plan
 from ..data.store import Store
 from ..data.targets import Targets
 from ..errors import OptionError, RunError, SplitError
@@ -32,6 +32,7 @@ from ..versions import versions
 from .cell import Job, divide, jobs, prediction_names, side_of, slug, status
 from .declare import Declaration, require_once, with_references
 from .engines import require as require_engine
+from .gap import SUBJECTS
 from .grid import PRELOAD, GridProgress, run_grid
 from .rules import FILE
 
@@ -71,6 +72,7 @@ def study(
     fraction: float = 1.0,
     margin: float = 0.0,
     lesions: Sequence[str] = (),
+    gap_subjects: int = SUBJECTS,
     name: str | None = None,
     command: str = "",
     progress: Callable[[GridProgress], None] | None = None,
@@ -93,12 +95,14 @@ def study(
         sources: Domains to train on; all but the held-out one by default.
         seeds: A number, or the seeds themselves.
         trainer: Budget; its seed is replaced.
-        plan: Overrides of the plan: dimensions, spacing_mm, patch.
+        plan: Options of `autoplan.plan_of`: dimensions, spacing_mm, patch; automatic, memory_gb.
         workers: Processes; the machine's cores by default, 1 on a GPU.
         threads: Torch threads of each process.
         tolerance_mm: Of the surface Dice, one for all structures or by structure.
         margin: A difference of the primary metric that matters; within it rows count as equivalent. 0 declares none.
         lesions: Structures of several components, which are counted one by one, too.
+        gap_subjects: Training subjects, and held-back ones, that each run is scored on, too: what its generalization
+            gap and the logits in the report are read from; 0 for none. They cost as much as so many test subjects.
         progress: Called a few times a second while jobs run.
         tell: Called with a line on what is going on.
         estimate: Whether a few steps are timed first, to tell how long it will take.
@@ -116,7 +120,10 @@ def study(
         )
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     require_once("a seed counts once", seeds)
-    require_numbers(seeds=len(seeds), workers=workers, threads=threads, tolerance_mm=tolerance_mm, margin=margin)
+    require_numbers(
+        seeds=len(seeds), workers=workers, threads=threads, tolerance_mm=tolerance_mm, margin=margin,
+        gap_subjects=gap_subjects,
+    )  # fmt: skip
     require_engine(engine, **(cluster or {}))
     table = Cohort.read(cohort, domain=domain)
     chosen = list(held_out) if held_out else table.domains
@@ -135,13 +142,14 @@ def study(
         references=references,
         budget=budget_of(trainer or Trainer()),
         sources=list(sources or []),
-        plan=plan or {},
+        plan=autoplan.resolved(plan, every, trainer or Trainer(), len(table.domains)),
         tolerance_mm=tolerance_mm,
         validation=validation,
         fraction=fraction,
         threads=threads,
         margin=margin,
         lesions=list(lesions),
+        gap_subjects=gap_subjects,
         task=task_of(table),
         versions=versions(),
         command=command,
@@ -157,7 +165,7 @@ def study(
 def require_numbers(**given: Any) -> None:
     """Raises OptionError for a number, or one of several, that is too small."""
     for what, value in given.items():
-        least = 0 if what in ("tolerance_mm", "margin") else 1
+        least = 0 if what in ("tolerance_mm", "margin", "gap_subjects") else 1
         for number in value.values() if isinstance(value, dict) else [value]:
             if number is not None and not number >= least:
                 raise OptionError(f"{what} must be at least {least}, got {number}")
@@ -219,12 +227,12 @@ def checked(declared: Declaration, table: Cohort) -> str:
     elif declared.lesions:
         raise OptionError(f"lesions are counted in segmentations, and this cohort's labels are for {table.task}")
     training = [divide(declared, table, held).train for held in declared.held_out]
-    first = make_plan(training[0], **declared.plan)
+    first = autoplan.plan_of(training[0], **declared.plan)
     trainer = Trainer(**declared.budget)
     for row in declared.rows:
         require_sound(row, first)
         for side in training:
-            require_batch(row, trainer, side.domains)
+            require_batch(autoplan.completed(row, first), trainer, side.domains)
     return primary_of(first.target)
 
 
@@ -265,9 +273,11 @@ def preprocess(declared: Declaration, cohort: Cohort, out: Path, *, workers: int
         split = divide(declared, cohort, held)
         path = out / "plans" / f"{slug(held)}.json"
         if not path.exists():
-            plan = make_plan(split.train, **declared.plan)
+            plan = autoplan.plan_of(split.train, **declared.plan)
             plan.write(path)
         plan = Plan.read(path)
+        if plan.automatic:
+            tell(f"held out {held}: {autoplan.line(plan)}")
         # All labelled cases at once: a pool of processes is worth its start for many.
         sides = [split.train, split.validation]
         if split.upper is not None and any(r.role == "target-supervised" for r in declared.rows):
@@ -332,7 +342,7 @@ def gather(out: Path, declared: Declaration) -> None:
         failed = sorted((out / "cells").rglob("cell.json"))
         why = json.loads(failed[0].read_text(encoding="utf-8"))["error"] if failed else "nothing was run"
         raise RunError(f"every cell of the study failed ({len(failed)}): {why}")
-    for name in ("rows.csv", "answers.csv"):
+    for name in ("rows.csv", "answers.csv", "gap.csv"):
         found = [read_rows(cell / name) for cell in cells if (cell / name).exists()]
         if found:
             with replacing(out / name) as path:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import autoplan
 from ..data.cohort import Cohort
-from ..data.plan import make_plan
 from ..data.splits import everything
 from ..data.splits import hold_out as held_out_split
 from ..data.store import Store
@@ -42,6 +42,7 @@ def train(
     The same call continues an interrupted run.
 
     Args:
+        plan: Options of `autoplan.plan_of`: dimensions, spacing_mm, patch; automatic, memory_gb.
         progress: Called after every step.
         before: Called with what is about to be trained, when all scans are ready.
 
@@ -55,7 +56,7 @@ def train(
         split = held_out_split(table, hold_out, seed=SPLIT_SEED)
     else:
         split = everything(table, seed=SPLIT_SEED)
-    chosen = make_plan(split.train, **(plan or {}))
+    chosen = autoplan.plan_of(split.train, **autoplan.resolved(plan, [recipe], trainer, len(split.train.domains)))
     require_sound(recipe, chosen)
     experiment = prepare(recipe, split, chosen, trainer, Store(out / "store"), workers=workers)
     if before is not None:

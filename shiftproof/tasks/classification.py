@@ -13,6 +13,7 @@ from ..data.samples import Samples
 from ..errors import LabelError
 from ..losses.ordinal import log_probabilities
 from ..losses.precision import precise
+from ..losses.rare import with_indices
 from ..names import choose
 from .entropies import of_classes, of_switches
 from .segmentation import known
@@ -37,11 +38,13 @@ class Classification:
     - "multi-label": any of K findings; a label is (B, K) of 0 and 1, a prediction (B, K) logits. Of a finding with
       `Samples.extra["annotated"]` (B, K) false nothing is learned and nothing measured.
 
+    Of samples, or findings, with `extra["silent"]` (B,) or (B, K) true nothing is learned, but they count in means.
+
     Args:
         classes: Names; of "ordinal" in their order.
         kind: As above.
         loss: Name of a loss in `shiftproof.losses`; None takes "ce", "corn" or "bce".
-        options: Its options.
+        options: Its options; `rare` by names of classes.
 
     Raises:
         LabelError: For fewer classes than the kind needs.
@@ -66,7 +69,8 @@ class Classification:
         self.classes = list(classes)
         self.structures = self.classes
         self.outputs = len(self.classes) - (kind == "ordinal")
-        self.criterion = losses.get(loss or self.default_loss, serves, **(options or {}))
+        chosen = with_indices(options, self.classes, background=False)
+        self.criterion = losses.get(loss or self.default_loss, serves, **chosen)
 
     def inputs(self, samples: Samples) -> tuple[Tensor, ...]:
         return (samples.image,)
@@ -74,8 +78,10 @@ class Classification:
     def loss(self, prediction: Prediction, samples: Samples) -> Tensor:
         logits, label = single(prediction, self.outputs), known(samples)
         if self.kind == "multi-label":
-            return self.criterion(logits, label, annotated=samples.extra.get("annotated"))
-        return self.criterion(logits, label)
+            annotated, silent = samples.extra.get("annotated"), samples.extra.get("silent")
+            return self.criterion(logits, label, annotated=annotated, silent=silent)
+        value = self.criterion(logits, label)
+        return value.masked_fill(samples.extra["silent"], 0) if "silent" in samples.extra else value
 
     def scores(self, prediction: Prediction) -> Tensor:
         if self.kind != "ordinal":

@@ -12,6 +12,7 @@ from .. import losses
 from ..data.samples import Samples
 from ..errors import LabelError
 from ..losses.precision import precise
+from ..losses.rare import with_indices
 from .entropies import of_switches
 from .segmentation import finest, known, over_levels, overlap
 from .task import Prediction
@@ -23,13 +24,15 @@ class MultiLabelSegmentation:
     A label is (B, *space), the index of a *part*: a combination of structures that occurs, 0 for none of them. So
     everything that moves labels about treats them as classes; the task alone knows which structures a part belongs to.
     A prediction is logits (B, K, *space), one channel a structure, background has none; with deep supervision a dict as
-    of `Segmentation`. `Samples.extra["annotated"]` is by class, background first, as of any segmentation.
+    of `Segmentation`. `Samples.extra["annotated"]` is by class, background first, as of any segmentation. With
+    `extra["silent"]` (B, K, *space) a label of floats is by structure, (B, K, *space), since not every mixture of parts
+    is one.
 
     Args:
         classes: Names, background first, then the K structures.
         parts: (P, K), whether the part belongs to the structure; part 0 belongs to none.
-        loss: "dice+bce" (None), "bce", "dice" or "focal", with a sigmoid for each structure.
-        options: Its options.
+        loss: Name of a loss in `shiftproof.losses`, with a sigmoid for each structure; None takes "dice+bce".
+        options: Its options; `rare` by names of structures.
 
     Raises:
         LabelError: If the parts do not fit the classes.
@@ -63,7 +66,8 @@ class MultiLabelSegmentation:
         ]
         if absent:
             raise LabelError(f"no part belongs to {', '.join(absent)}; every structure needs a label value")
-        self.criterion = losses.get(loss or self.default_loss, "multi-label segmentation", **(options or {}))
+        chosen = with_indices(options, self.classes, skipped=1)
+        self.criterion = losses.get(loss or self.default_loss, "multi-label segmentation", **chosen)
 
     def inputs(self, samples: Samples) -> tuple[Tensor, ...]:
         return (samples.image,)
@@ -83,8 +87,9 @@ class MultiLabelSegmentation:
     def loss(self, prediction: Prediction, samples: Samples) -> Tensor:
         annotated = self._annotated(samples)
 
-        def at(logits: Tensor, label: Tensor, ignore: Tensor | None) -> Tensor:
-            return self.criterion(logits, self.inside(label), ignore=ignore, annotated=annotated)
+        def at(logits: Tensor, label: Tensor, ignore: Tensor | None, silent: Tensor | None) -> Tensor:
+            inside = label if silent is not None and label.is_floating_point() else self.inside(label)
+            return self.criterion(logits, inside, ignore=ignore, annotated=annotated, silent=silent)
 
         return over_levels(prediction, samples, at)
 

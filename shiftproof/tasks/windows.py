@@ -27,10 +27,11 @@ def scored_slabs(
     image: Tensor,
     *,
     window: Sequence[int],
-    overlap: float = 0.5,
+    overlap: float | None = None,
     batch: int = 4,
     extra: dict[str, Tensor] | None = None,
     context: int = 0,
+    margin: Sequence[int] = (),
 ) -> Iterator[tuple[int, Tensor]]:
     """Scores of a volume, a few slices of its last axis at a time.
 
@@ -39,14 +40,20 @@ def scored_slabs(
     whatever the length of the volume. A window is what training saw: where the volume is smaller, it is
     filled up with 0 on both sides, as patches are.
 
+    A network of valid convolutions scores less than it reads (`nets.margin`). Its windows tile the volume with what is
+    scored, and reach beyond by the margin; where that is outside of the volume, its border is repeated, there as in
+    place of 0.
+
     Args:
-        score: The network. It may compute on another device than the image's; scores stay where it left them.
+        score: The network. It may compute on another device than the image's; scores stay where it left them. Where
+            there is a margin, they belong to the middle of what it is shown.
         image: (C, X, Y, Z).
         window: Two numbers: slices of the last axis are scored one by one in 2D; three: in 3D.
-        overlap: Share of the window that neighbours have in common, from 0 to below 1.
+        overlap: Share of the window that neighbours have in common, from 0 to below 1; None as `usual_overlap` says.
         batch: Windows scored together.
         extra: Facts of the case, each (1, ...), repeated for each window.
         context: In 2D, neighbouring slices on each side that the network sees as further channels.
+        margin: Voxels that it is shown around the window, on each side of each of the window's axes.
 
     Yields:
         First slice and float32 scores (K, X, Y, n) of n slices, without gaps and in order.
@@ -54,6 +61,7 @@ def scored_slabs(
     Raises:
         OptionError: For an overlap or batch out of range.
     """
+    overlap = usual_overlap(margin) if overlap is None else overlap
     if not 0 <= overlap < 1 or batch < 1:
         raise OptionError(
             f"windows overlap by a share from 0 to below 1 and are scored at least one at a time, "
@@ -61,17 +69,23 @@ def scored_slabs(
         )
     flat = len(window) == 2
     size = (int(window[0]), int(window[1]), 1 if flat else int(window[2]))
-    image, inside = filled(image, size)
+    around = tuple(int(m) for m in margin) + (0,) * (3 - len(margin))
+    image, inside = filled(image, size, border=any(around))
     space = image.shape[1:]
     if flat and size[:2] == tuple(space[:2]):
-        slabs = _slices(score, image, batch, extra or {}, context)
+        slabs = _slices(score, image, batch, extra or {}, context, around)
     else:
-        slabs = _blended(score, image, size, flat, overlap, batch, extra or {}, context)
+        slabs = _blended(score, image, size, flat, overlap, batch, extra or {}, context, around)
     x, y, z = inside
     for first, scores in slabs:
         low, high = max(z.start - first, 0), min(z.stop - first, scores.shape[-1])
         if low < high:
             yield first + low - z.start, scores[:, x, y, low:high]
+
+
+def usual_overlap(margin: Sequence[int]) -> float:
+    """Half a window; none where a margin lets a network see as much at a window's border as in its middle."""
+    return 0.0 if any(margin) else 0.5
 
 
 def volume_scores(score: Score, image: Tensor, **options: Any) -> Tensor:
@@ -97,11 +111,13 @@ def mirrored(score: Score, axes: Sequence[int]) -> Score:
 
 
 def _slices(
-    score: Score, image: Tensor, batch: int, extra: dict[str, Tensor], context: int
+    score: Score, image: Tensor, batch: int, extra: dict[str, Tensor], context: int, margin: tuple[int, ...]
 ) -> Iterator[tuple[int, Tensor]]:
     """One window covers a slice: nothing to blend, and slices can share a batch."""
+    wide = (image.shape[1] + 2 * margin[0], image.shape[2] + 2 * margin[1])
     for first in range(0, image.shape[-1], batch):
         some = image[..., first : first + batch].movedim(-1, 0) if not context else _shown(image, first, batch, context)
+        some = within(some, (-margin[0], -margin[1]), wide)
         yield first, score(_samples(some, extra)).float().movedim(0, -1)
 
 
@@ -114,6 +130,7 @@ def _blended(
     batch: int,
     extra: dict[str, Tensor],
     context: int,
+    margin: tuple[int, ...],
 ) -> Iterator[tuple[int, Tensor]]:
     """Weighted means over all windows that see a voxel.
 
@@ -123,6 +140,7 @@ def _blended(
     xs, ys, zs = (positions(n, w, overlap) for n, w in zip(space, size, strict=True))
     corners = list(itertools.product(xs, ys))
     depth = size[2]
+    wide = tuple(n + 2 * m for n, m in zip(size, margin, strict=True))
     shown = image if not context else torch.empty(0)
     weight = total = count = None
 
@@ -132,7 +150,8 @@ def _blended(
             if context:
                 shown = _shown(image, z, 1, context)[0][..., None]
             first = 0 if context else z
-            windows = torch.stack([shown[(slice(None), *box, slice(first, first + depth))] for box in boxes])
+            starts = [(x - margin[0], y - margin[1], first - margin[2]) for x, y in some]
+            windows = torch.stack([within(shown, start, wide) for start in starts])
             scores = score(_samples(windows[..., 0] if flat else windows, extra)).float()
             scores = scores[..., None] if flat else scores
             if weight is None or total is None or count is None:
@@ -170,12 +189,27 @@ def _places(first: int, number: int, depth: int) -> list[tuple[slice, slice]]:
     return found
 
 
-def filled(image: Tensor, size: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
-    """The image (C, *space), filled up with 0 to at least `size`, and where it lies therein."""
+def within(image: Tensor, start: Sequence[int], size: Sequence[int]) -> Tensor:
+    """A box of the last axes of the image; beyond its border, the nearest voxel of the border stands."""
+    for axis, (first, extent) in enumerate(zip(start, size, strict=True), start=image.dim() - len(size)):
+        length = image.shape[axis]
+        if first >= 0 and first + extent <= length:
+            image = image.narrow(axis, first, extent)
+        else:
+            places = torch.arange(first, first + extent, device=image.device).clamp(0, length - 1)
+            image = image.index_select(axis, places)
+    return image
+
+
+def filled(image: Tensor, size: Sequence[int], *, border: bool = False) -> tuple[Tensor, tuple[slice, ...]]:
+    """The image (C, *space), filled up to at least `size` with 0 or its border, and where it lies therein."""
     missing = [max(w - n, 0) for n, w in zip(image.shape[1:], size, strict=True)]
     inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, image.shape[1:], strict=True))
     if not any(missing):
         return image, inside
+    if border:
+        full = [max(w, n) for n, w in zip(image.shape[1:], size, strict=True)]
+        return within(image, [-(m // 2) for m in missing], full), inside
     room = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]
     return F.pad(image, room), inside
 

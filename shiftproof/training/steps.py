@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": torch.optim.SGD,
+    "nesterov": functools.partial(torch.optim.SGD, nesterov=True),
     "rmsprop": torch.optim.RMSprop,
 }
 
@@ -53,7 +55,7 @@ class Mover:
 def movers(method: Method, trainer: Trainer) -> dict[str, Mover]:
     """An optimiser for each part of the method."""
     options: dict[str, Any] = {"weight_decay": trainer.weight_decay}
-    if trainer.optimizer in ("sgd", "rmsprop"):
+    if trainer.optimizer in ("sgd", "nesterov", "rmsprop"):
         options["momentum"] = trainer.momentum
     return {name: Mover(part, trainer.optimizer, options, trainer.rate) for name, part in method.parts().items()}
 
@@ -180,6 +182,10 @@ class RunningStep:
         order = [i for rank in range(group.size) for i in range(rank, self.batch, group.size)]
         place = torch.tensor(order, device=x.device).argsort()
         return every[place].flip(0)[group.rank :: group.size]
+
+    def own(self, x: Tensor) -> Tensor:
+        """This process's rows of what has a row for each sample of the joint source batch."""
+        return x[self.group.rank :: self.group.size]
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal, for `like` (B, ...) with one or more rows a sample; the joint batch's own in every process.

@@ -44,6 +44,21 @@ def blur(image: Tensor, sigma: Tensor, *, out: Tensor | None = None) -> Tensor:
     return separable.along_axes(image, _matrices(separable.gaussian, _per_axis(sigma, image), image), out=out)
 
 
+@in_float32
+def sharpen(image: Tensor, sigma: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The image minus the Laplacian of its blur by `sigma` voxels, (B,) or (B, C).
+
+    The Laplacian is the sum of second differences, so that a constant image stays as it is; a sampled Laplacian of a
+    narrow Gaussian does not sum to 0.
+    """
+    smooth, change = blur(image, sigma), torch.zeros_like(image)
+    for axis in range(2, image.ndim):
+        step = smooth.diff(dim=axis)
+        edge = torch.zeros_like(step.narrow(axis, 0, 1))
+        change.add_(torch.cat([step, edge], axis)).sub_(torch.cat([edge, step], axis))
+    return torch.sub(image, change, out=out)
+
+
 Down = Literal["nearest", "linear"]
 Up = Literal["nearest", "linear", "cubic"]
 

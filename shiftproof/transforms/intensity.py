@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -70,11 +70,20 @@ def contrast(image: Tensor, factor: Tensor, *, out: Tensor | None = None) -> Ten
     return torch.minimum(torch.maximum(stretched, low, out=out), high, out=out)
 
 
+Kept = Literal["moments", "range"]
+
+
 @in_float32
-def gamma(image: Tensor, exponent: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """The channel mapped to 0 to 1, raised to a power, and given back its mean and standard deviation.
+def gamma(image: Tensor, exponent: Tensor, *, keep: Kept = "moments", out: Tensor | None = None) -> Tensor:
+    """The channel mapped to 0 to 1, raised to a power, and given back its mean and standard deviation or its range.
 
     A constant channel stays as it is.
+
+    Args:
+        image: (B, C, *space).
+        exponent: (B,) or (B, C).
+        keep: What the channel has as before: "moments", mean and standard deviation, or "range", its extremes.
+        out: Where to write the result.
     """
     axes = space(image)
     low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
@@ -84,6 +93,8 @@ def gamma(image: Tensor, exponent: Tensor, *, out: Tensor | None = None) -> Tens
     unit = torch.add(centred, mean - low, out=out).mul_(1 / (high - low).clamp_min(_TINY))
     # exp(log) is faster than pow, and with the floor its gradient stays finite at the darkest voxel.
     bent = unit.clamp_min_(torch.finfo(unit.dtype).tiny).log_().mul_(spread(exponent, image)).exp_()
+    if keep == "range":
+        return torch.mul(bent, high - low, out=out).add_(low)
     # nnU-Net restores the range and then the moments, which undoes the former: the moments do.
     bent = torch.sub(bent, bent.mean(axes, keepdim=True), out=out)
     floor = _TINY * math.sqrt(image[0, 0].numel())

@@ -40,17 +40,19 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Normal:
-    """Gaussian around 0 with standard deviation `std`. `size` and `shared` as for `Uniform`."""
+    """Gaussian around `mean` with standard deviation `std`. `size` and `shared` as for `Uniform`."""
 
     std: float
     size: int | None = None
     shared: bool = False
+    mean: float = 0.0
 
     def draw(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return self.std * torch.randn(shape, generator=generator)
+        value = self.std * torch.randn(shape, generator=generator)
+        return value + self.mean if self.mean else value
 
     def __str__(self) -> str:
-        return f"std {self.std:g}"
+        return f"{f'mean {self.mean:g}, ' if self.mean else ''}std {self.std:g}"
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ class Spatial(Transform):
 
     def _replaced(self, samples: Samples, change: Change) -> Samples:
         """The samples with their fields changed together, and what comes from outside marked."""
-        named = {name: value for name in self.fields if (value := _field(samples, name)) is not None}
+        named = {name: value for name in self.fields if (value := field_of(samples, name)) is not None}
         labelled = "label" in named
         if labelled and "ignore" in samples.extra:
             named["ignore"] = samples.extra["ignore"]
@@ -313,7 +313,8 @@ def _moving(parameters: Parameters) -> list[bool]:
     return [moves or set(scale) != {1} for moves, scale in zip(moved, parameters["scale"].tolist(), strict=True)]
 
 
-def _field(samples: Samples, name: str) -> Tensor | None:
+def field_of(samples: Samples, name: str) -> Tensor | None:
+    """The image, the label or an extra by name; None where there is none."""
     return getattr(samples, name) if name in ("image", "label") else samples.extra.get(name)
 
 

@@ -40,7 +40,7 @@ def plan(**changes: Any) -> Plan:
 def trained(name: str, plan: Plan, *, seed: int = 0, **fields: Any) -> tuple[Method, Recipe, Setting]:
     """A method with random weights, as training would leave it."""
     recipe = Recipe(fields.pop("row", name), method=name, network={"widths": [4, 8]}, **fields)
-    setting = Setting(["A", "B"], len(plan.channels), plan.dimensions, 2)
+    setting = Setting(["A", "B"], len(plan.channels), plan.dimensions, 2, tuple(plan.patch))
     method = build(recipe, plan, setting, seed=seed)
     with torch.no_grad():
         for tensor in [*method.parameters(), *method.buffers()]:

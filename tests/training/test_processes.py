@@ -48,6 +48,22 @@ VARIANTS = {
     "mldg, first order": ("mldg", {"inner_rate": 0.1}, {"size": 7}),
     "group_dro, fast": ("group_dro", {"rate": 1.0, "adjustment": 1.0}, {"size": 7}),
     "group_dro, mixed batches": ("group_dro", {"rate": 1.0}, {"batches": "mixed", "size": 3}),
+    "learned_augmentation, one policy": (
+        "learned_augmentation",
+        {"policy_update_every": 1, "policy_rate": 0.5},
+        {"size": 5},
+    ),
+    "learned_augmentation, by class": (
+        "learned_augmentation",
+        {"policy_update_every": 1, "class_specific": True, "pool": "jcsa"},
+        {"norm": "batch"},
+    ),
+    "adversarial, batch norm": ("adversarial", {"rare": ("ring",)}, {"size": 5, "norm": "batch"}),
+    "adversarial, symmetric": ("adversarial", {"asymmetric": False, "radius": 2.0, "order": "after"}, {"size": 7}),
+    "mixup, an odd batch": ("mixup", {"rare": ("ring",)}, {"size": 5}),
+    "mixup, symmetric": ("mixup", {"asymmetric": False, "alpha": 0.4}, {"norm": "batch"}),
+    "asymmetric_combination, on plain patches": ("asymmetric_combination", {"plain": True}, {"size": 5}),
+    "asymmetric_combination, in three dimensions": ("asymmetric_combination", {}, {"dimensions": 3, "size": 4}),
     "mean_teacher, with target": ("mean_teacher", {"weight": 5.0}, {"targets": 1, "size": 5, "norm": "batch"}),
 }
 # Whatever the catalogue holds, now and later, by its defaults.
@@ -64,7 +80,7 @@ class DoubleFeed(Feed):
 
     def batch(self, *given):
         batch = super().batch(*given)
-        for samples in (batch.source, *([batch.target] if batch.target else [])):
+        for samples in (batch.source, *([batch.target] if batch.target else []), *batch.streams.values()):
             samples.image = samples.image.double()
         return batch
 
@@ -88,7 +104,10 @@ def trained(toys, variant: str, folder) -> dict[str, np.ndarray]:
     )  # fmt: skip
     batches = how.pop("batches", method.needs.batches)
     patches, size = Patches(patch), how.pop("size")
-    feed = DoubleFeed(source, method.setting.domains, patches, size=size, target=target, batches=batches)
+    streams = {name: toys.cases("d0", 5, seed=60)[2:] for name in method.needs.streams}
+    feed = DoubleFeed(
+        source, method.setting.domains, patches, size=size, target=target, streams=streams, batches=batches
+    )
     trainer = Trainer(steps=3, batch=feed.size, rate=1e-2, schedule="constant", device="cpu", **how)
     trainer.fit(method.double(), feed, [], folder, transform=light)
     found = {n: t.numpy().copy() for n, t in method.state_dict().items() if isinstance(t, torch.Tensor)}
@@ -199,6 +218,22 @@ def test_rows_are_gathered_in_order_with_their_gradients(two):
     for rank, (every, gradient) in enumerate(two(gathered_rows)):
         np.testing.assert_array_equal(every, [[0, 1], [2, 3], [4, 5], [10, 11], [12, 13]])
         np.testing.assert_array_equal(gradient, weights[:3] if rank == 0 else weights[3:])
+
+
+def opposite_ends(number: int):
+    group = current()
+    step = RunningStep(0, 0.0, "main", 0.0, torch.Generator(), {}, None, None, None, {}, group=group, batch=number)
+    rows = torch.arange(number * 2.0).reshape(number, 2)
+    return [step.mirrored(x[group.rank :: group.size]).numpy() for x in (rows, rows.long(), rows[:, 0] > 4)]
+
+
+@pytest.mark.parametrize("number", [4, 5])
+def test_each_sample_is_opposite_to_one_of_the_joint_batch(two, number):
+    rows = np.arange(number * 2, dtype=np.float32).reshape(number, 2)
+    for rank, found in enumerate(two(opposite_ends, number)):
+        for x, expected in zip(found, (rows, rows.astype(int), rows[:, 0] > 4), strict=True):
+            np.testing.assert_array_equal(x, expected[::-1][rank::2])
+            assert x.dtype == expected.dtype
 
 
 def lonely_domain(toys):

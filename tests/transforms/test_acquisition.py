@@ -10,7 +10,7 @@ from scipy.interpolate import BSpline
 from torch.nn import functional as F
 
 from shiftproof.errors import OptionError
-from shiftproof.transforms.acquisition import bias_field, blur, gaussian_noise, low_resolution, rician_noise
+from shiftproof.transforms.acquisition import bias_field, blur, gaussian_noise, low_resolution, rician_noise, sharpen
 from shiftproof.transforms.fields import noise, polynomial, polynomial_terms
 from shiftproof.transforms.separable import spline
 
@@ -36,6 +36,22 @@ def test_blur_by_one_number_is_the_same_along_all_axes_and_zero_is_the_identity(
     per_sample = torch.tensor([0.6, 1.1])
     torch.testing.assert_close(blur(image, per_sample), blur(image, per_sample[:, None, None].expand(2, 2, 3)))
     torch.testing.assert_close(blur(image, torch.zeros(2)), image)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 17, 12), (2, 2, 9, 12, 10)])
+def test_sharpening_takes_away_the_laplacian_of_the_blurred_image(shape: tuple[int, ...]):
+    image, sigma = images(*shape), torch.tensor([0.5, 0.9])
+    result = sharpen(image, sigma)
+    for b in range(2):
+        for c in range(2):
+            array = image[b, c].double().numpy()
+            smooth = ndimage.gaussian_filter(array, float(sigma[b]), mode="nearest")
+            np.testing.assert_allclose(result[b, c], array - ndimage.laplace(smooth, mode="nearest"), atol=2e-5)
+    flat = torch.full((1, 1, 6, 6), 3.0)
+    torch.testing.assert_close(sharpen(flat, torch.tensor([0.4])), flat)
+    # An edge gets steeper.
+    edge = torch.linspace(-3, 3, 16).tanh().expand(1, 1, 16, 16)
+    assert sharpen(edge, torch.tensor([0.7])).diff(dim=-1).max() > edge.diff(dim=-1).max()
 
 
 @pytest.mark.parametrize(("shape", "up"), [((24, 17), "linear"), ((24, 17), "cubic"), ((12, 9, 16), "linear")])
@@ -168,6 +184,7 @@ def test_splines_are_those_of_scipy():
         (gaussian_noise, {"variance": torch.tensor([0.1, 0.2]), "seed": torch.tensor([1, 2])}),
         (rician_noise, {"variance": torch.tensor([0.1, 0.2]), "seed": torch.tensor([1, 2])}),
         (blur, {"sigma": torch.tensor([0.5, 1.0])}),
+        (sharpen, {"sigma": torch.tensor([0.5, 1.0])}),
         (low_resolution, {"zoom": torch.tensor([0.5, 0.9])}),
         (bias_field, {"coefficients": torch.full((2, 9), 0.05)}),
     ],

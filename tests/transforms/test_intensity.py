@@ -52,6 +52,19 @@ def test_gamma_bends_and_restores_mean_and_std(shape: tuple[int, ...]):
             np.testing.assert_allclose(inverted[b, c], -gamma_of_nnunet(-array, power), atol=2e-5)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gamma_can_keep_the_range_instead(shape: tuple[int, ...]):
+    image, exponent = images(*shape), EACH[: shape[0]]
+    axes = tuple(range(2, len(shape)))
+    array, power = image.double().numpy(), exponent.double().numpy().reshape(*exponent.shape, *[1] * (len(shape) - 2))
+    low, high = array.min(axes, keepdims=True), array.max(axes, keepdims=True)
+    expected = ((array - low) / (high - low)) ** power * (high - low) + low
+    np.testing.assert_allclose(gamma(image, exponent, keep="range"), expected, atol=2e-5)
+    np.testing.assert_allclose(gamma(image, exponent, keep="range", out=image.clone()), expected, atol=2e-5)
+    flat = torch.full((1, 1, 5, 5), 3.0)
+    torch.testing.assert_close(gamma(flat, torch.tensor([1.4]), keep="range"), flat)
+
+
 def test_gamma_below_one_brightens_the_dark_and_inverted_gamma_the_bright():
     ramp = torch.linspace(0, 1, 64).view(1, 1, 8, 8)
     curve = gamma(ramp, torch.tensor([0.5])).flatten().diff()

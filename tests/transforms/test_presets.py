@@ -103,3 +103,67 @@ def test_strong_takes_a_larger_source_that_leaves_nothing_unknown():
     result = transform(batch, torch.Generator().manual_seed(0))
     assert result.image.shape == (64, 1, 16, 16)
     assert not result.extra["ignore"].any()
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_heuristic_mirrors_sides_and_changes_each_channel_by_two_normal_numbers(dimensions: int):
+    transform = preset("heuristic", dimensions=dimensions, patch=(6,) * dimensions)
+    assert transform.describe() == [
+        ("mirroring", 0.5, "each of axes 0"),
+        ("shift", 1.0, "amount std 0.05"),
+        ("brightness", 1.0, "factor mean 1, std 0.01"),
+    ]
+    batch = Samples(torch.randn(2000, 2, *(6,) * dimensions))
+    drawn = transform.draw(batch, torch.Generator().manual_seed(0))
+    assert drawn["1.amount"].std().item() == pytest.approx(0.05, rel=0.05)
+    assert drawn["2.factor"].std().item() == pytest.approx(0.01, rel=0.05)
+    assert drawn["2.factor"].mean().item() == pytest.approx(1, abs=1e-3)
+    assert not torch.equal(drawn["1.amount"][:, 0], drawn["1.amount"][:, 1])
+    result = transform.apply(batch, drawn).image
+    for b in range(20):
+        image = batch.image[b].flip(1) if drawn["0.mirror"][b, 0] else batch.image[b]
+        grown = (2, *[1] * dimensions)
+        expected = (image + drawn["1.amount"][b].view(grown)) * drawn["2.factor"][b].view(grown)
+        torch.testing.assert_close(result[b], expected)
+    moving = preset("heuristic", dimensions=dimensions, patch=(6,) * dimensions, affine=True).describe()
+    assert [name for name, _, _ in moving[:2]] == ["rotation", "scaling"]
+
+
+def test_heuristic_mirrors_the_axis_between_right_and_left_if_there_is_one():
+    across = preset("heuristic", dimensions=3, patch=(6, 6, 6), orientation="PSL").describe()
+    assert across[0] == ("mirroring", 0.5, "each of axes 2")
+    from_the_side = preset("heuristic", dimensions=2, patch=(6, 6), orientation="PSL").describe()
+    assert [name for name, _, _ in from_the_side] == ["shift", "brightness"]
+    picture = preset("heuristic", dimensions=2, patch=(6, 6), orientation="").describe()
+    assert picture[0] == ("mirroring", 0.5, "each of axes 0")
+
+
+def test_random_takes_all_operations_alike_and_policy_the_published_one():
+    (line,) = preset("random", dimensions=3, patch=(8, 8, 8)).describe()
+    assert line[1] == pytest.approx(43 / 44)
+    assert line[2].count("0.023") == 43
+    policy = preset("policy", dimensions=3, patch=(8, 8, 8)).describe()
+    assert len(policy) == 15
+    assert [round(p, 3) for _, p, _ in policy[:5]] == [0.2, 0.1, 0.1, 0.1, 0.5]
+    weak = preset("policy", dimensions=3, patch=(8, 8, 8), preset="weak", pool="talk").describe()
+    assert weak[0][1] == pytest.approx(1 - 0.9**9, abs=1e-3)  # kinds of operations in that pool that may act
+    wider = preset("random", dimensions=3, patch=(8, 8, 8), destroying=True).describe()
+    assert wider[0][1] == pytest.approx(58 / 59)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_repeated_by_its_seed_and_serves_scans_with_one_label(name: str, dimensions: int):
+    transform = preset(name, dimensions=dimensions, patch=(8,) * dimensions, spatial=("image",))
+    batch = Samples(torch.randn(6, 2, *(8,) * dimensions), torch.arange(6) % 2)
+    first, second = (transform(batch, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(first.image, second.image)
+    assert torch.equal(first.label, batch.label)
+    assert first.image.isfinite().all()
+    assert "ignore" not in first.extra
+    for pool in ("talk", "jcsa") if name in ("random", "policy") else ():
+        other = preset(name, dimensions=dimensions, patch=(8,) * dimensions, spatial=("image",), pool=pool)
+        assert other(batch, torch.Generator().manual_seed(5)).image.isfinite().all()
+    if name in ("random", "policy"):
+        with pytest.raises(OptionError, match='no pool of operations "views"'):
+            preset(name, dimensions=dimensions, patch=(8,) * dimensions, pool="views")

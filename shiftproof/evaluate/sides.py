@@ -1,0 +1,119 @@
+"""Which subjects a model was trained on, which selected it, and which it has never seen."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..data.cohort import Cohort
+from ..deploy.model import Model, digest
+from ..errors import CohortError, SplitError
+
+SIDES = ("train", "validation", "test")
+
+RECORDED = ("train", "validation")
+
+
+def recorded(model: Model) -> Mapping[str, set[str]]:
+    """Digests of the subjects of training, and of validation, from the folder or from the run around it; else empty.
+
+    Digests, since a folder that is handed on must not hold names.
+    """
+    found = model.information.get("subjects")
+    if isinstance(found, dict):
+        return {side: set(found.get(side, [])) for side in RECORDED}
+    try:
+        run: dict[str, Any] = tomllib.loads((model.folder.parent / "run.toml").read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return {}
+    named = run.get("subjects", {})
+    return {side: {digest(subject) for subject in named.get(side, [])} for side in RECORDED} if named else {}
+
+
+def sides_of(
+    model: Model,
+    cohort: Path | Cohort,
+    *,
+    test: Path | Cohort | str | None,
+    train: str | None,
+    domain: str = "site",
+    subjects: int = 0,
+) -> dict[str, Cohort]:
+    """Labelled subjects by side; see `logits`.
+
+    Raises:
+        SplitError: If nobody is on a side, somebody on both, or nothing tells them apart.
+    """
+    table = (cohort if isinstance(cohort, Cohort) else Cohort.read(cohort, domain=domain)).only_labelled()
+    known = recorded(model)
+    seen = {
+        side: table.of_subjects([s for s in table.subjects if digest(s) in known.get(side, set())]) for side in RECORDED
+    }
+    if train is not None:
+        seen = {"train": selected(table, train)}
+    other = _other(test, table, domain)
+    if other is None:
+        used = {s for side in seen.values() for s in side.subjects}
+        other = table.of_subjects([s for s in table.subjects if s not in used])
+        if not used:
+            raise SplitError(
+                f"{model.folder} does not say which of these subjects it was trained on; name them with train, such as "
+                "site=A,B, and the unseen ones with test"
+            )
+    elif train is None and not known:
+        taken = set(other.subjects)
+        seen = {"train": table.of_subjects([s for s in table.subjects if s not in taken])}
+    sides = {**seen, "test": other}
+    both = sorted(set(seen["train"].subjects) & set(other.subjects))
+    if both:
+        raise SplitError(
+            f"subjects on both sides of training and test: {', '.join(both[:5])}; a subject has one side, "
+            "so name unseen ones with test, or others with train"
+        )
+    for side in ("train", "test"):
+        if not len(sides[side]):
+            raise SplitError(
+                f"no labelled subject of {table.root} is on the {side} side of {model.folder}; "
+                f"name some with {side}, such as {domain}={table.domains[0]}"
+            )
+    return {side: drawn(sides[side], subjects) for side in SIDES if side in sides and len(sides[side])}
+
+
+def _other(test: Path | Cohort | str | None, table: Cohort, domain: str) -> Cohort | None:
+    if test is None or isinstance(test, Cohort):
+        return None if test is None else test.only_labelled()
+    if isinstance(test, str) and "=" in test and not Path(test).exists():
+        return selected(table, test)
+    return Cohort.read(Path(test), domain=domain).only_labelled()
+
+
+def selected(table: Cohort, text: str) -> Cohort:
+    """The subjects of a selection such as "site=A,B".
+
+    Raises:
+        CohortError: If it is none, or the column is not there.
+    """
+    column, equals, values = text.partition("=")
+    column, wanted = column.strip(), [v.strip() for v in values.split(",") if v.strip()]
+    if not equals or not wanted or column not in table.columns:
+        raise CohortError(
+            f"a selection is COLUMN=VALUE,VALUE with a column of the table ({', '.join(table.columns)}), got {text!r}"
+        )
+    return table.where(**{column: wanted})
+
+
+def drawn(cohort: Cohort, number: int) -> Cohort:
+    """At most so many subjects, evenly over domains; always the same ones for the same subjects. 0: all."""
+    if not 0 < number < len(cohort.subjects):
+        return cohort
+    # The order of digests is as good as a draw, and stays when other subjects are there or not.
+    queues = []
+    taken: set[str] = set()
+    for name in cohort.domains:
+        own = [s for s in cohort.where(**{cohort.domain: name}).subjects if s not in taken]
+        taken.update(own)
+        queues.append(sorted(own, key=digest))
+    turns = [subject for turn in range(number) for queue in queues for subject in queue[turn : turn + 1]]
+    return cohort.of_subjects(turns[:number])
