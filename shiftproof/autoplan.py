@@ -333,7 +333,7 @@ def line(plan: Plan) -> str:
     batch = next(d["value"] for d in found["decisions"] if d["what"] == "batch")
     return (
         f"plan auto: memory budget {found['memory_gb']:g} GB (--plan auto,memory_gb=N), about "
-        f"{found['memory_bytes'] / 1e9:.2g} GB used: {batch} patches of {size}, U-Net of {len(widths)} levels with "
+        f"{found['memory_bytes'] / 1e9:.2g} GB used: {_patches(batch)} of {size}, U-Net of {len(widths)} levels with "
         f"{widths[0]} to {widths[-1]} channels"
     )
 
@@ -353,8 +353,8 @@ class _Reasons:
         covers = all(n >= m for n, m in zip(found.patch, self.shape, strict=True))
         patch = f"the median scan, {median} voxels, in multiples of what the network divides by"
         if not covers:
-            patch = f"the median scan, {median} voxels, shrunk until {least} patches fit into {self.memory_gb:g} GB"
-        limit = "what fits" if found.batch <= self.share else f"5 % of the training voxels are {self.share} patches"
+            patch = f"the median scan, {median} voxels, shrunk until {_patches(least)} fit into {self.memory_gb:g} GB"
+        limit = "what fits" if found.batch <= self.share else f"5 % of the training voxels are {_patches(self.share)}"
         if batch > min(found.batch, self.share):
             limit = f"the fewest allowed; {limit}"
         shape = found.topology
@@ -368,6 +368,10 @@ class _Reasons:
                 f"{shape.parameters / 1e6:.2f} million weights",
             ),
         ]
+
+
+def _patches(number: int) -> str:
+    return f"{number} patch{'es' if number != 1 else ''}"
 
 
 def _decision(what: str, value: Any, why: str) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def prepare(
 
 def setting_of(recipe: Recipe, plan: Plan, domains: list[str], sources: int) -> Setting:
     spacing = tuple(s for s in plan.spacing_mm[: plan.dimensions] if s is not None)
-    return Setting(domains, plan.inputs, plan.dimensions, sources, read_of(recipe, plan), spacing)
+    return Setting(domains, plan.inputs, plan.dimensions, sources, read_of(recipe, plan), spacing, plan.orientation)
 
 
 def patches_of(recipe: Recipe, plan: Plan) -> Patches:
@@ -310,6 +310,8 @@ def read_of(recipe: Recipe, plan: Plan) -> tuple[int, ...]:
 def transform_of(recipe: Recipe, plan: Plan) -> Transform:
     spacing = [s for s in plan.spacing_mm[: plan.dimensions] if s is not None]
     options = dict(recipe.transforms_options)
+    if options.pop("file_hash", None) is not None:
+        recipe.pinned()  # refuses a file that has changed
     if "rare" in options or "common" in options:
         options["rare"] = rare_drawn(options.get("rare"), plan)
     return preset(
@@ -321,6 +323,7 @@ def transform_of(recipe: Recipe, plan: Plan) -> Transform:
         # nnU-Net's limit for treating a volume as a stack of slices.
         anisotropic=max(spacing) > 3 * min(spacing),
         spacing_mm=spacing,
+        orientation=plan.orientation,
         **options,
     )
 

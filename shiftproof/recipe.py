@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from .tasks.task import Task
 
 PRESETS = ("none", "light", "strong", "heuristic", "random", "policy")
-TRANSFORMS_OPTIONS = ("mirror_axes", "pool", "preset", "file", "rare", "common")
+TRANSFORMS_OPTIONS = (
+    "mirror_axes", "affine", "pool", "preset", "destroying", "file", "file_hash", "rare", "common"
+)  # fmt: skip
 SAMPLING_OPTIONS = ("foreground", "background", "batches")
 
 SMALL: dict[str, dict[str, Any]] = {"resnet": {"width": 0.25}}
@@ -147,6 +149,8 @@ class Recipe:
             table.pop(key)
         if "weights_hash" in table["network"]:
             table["network"].pop("weights", None)
+        if "file_hash" in table["transforms_options"]:
+            table["transforms_options"].pop("file", None)
         # A source-only reference and a row with the same recipe are the same training.
         table["role"] = "target" if self.role == "target-supervised" else "row"
         return hashlib.sha256(json.dumps(table, sort_keys=True, default=list).encode()).hexdigest()[:12]
@@ -154,6 +158,29 @@ class Recipe:
     def seed(self, seed: int) -> int:
         """Seed of training where the study's is `seed`."""
         return seed + REPLICATE_SEEDS * self.replicate
+
+    def pinned(self) -> Recipe:
+        """With the hashes of the files that it names, so that equal recipes mean equal trainings.
+
+        Raises:
+            ModelError: If weights have changed since they were chosen, or cannot be read.
+            OptionError: The same of a policy of augmentation.
+        """
+        from . import nets
+
+        options = dict(self.transforms_options)
+        if options.get("file") is not None:
+            from .transforms.policy_files import policy_hash
+
+            options["file_hash"] = policy_hash(options["file"], expected=options.get("file_hash"))
+        views = dict(self.test_time_options)
+        if views.get("policy_file") is not None:
+            from .transforms.policy_files import policy_hash
+
+            views["policy_hash"] = policy_hash(views["policy_file"], expected=views.get("policy_hash"))
+        return dataclasses.replace(
+            self, network=nets.pinned(self.network), transforms_options=options, test_time_options=views
+        )
 
     def setting_words(self) -> str:
         """What the row was allowed to see, for tables."""
@@ -183,12 +210,16 @@ def replicate_name(name: str, number: int) -> str:
     return f"{name} #{number + 1}"
 
 
-def mirror_axes(recipe: Recipe, dimensions: int) -> tuple[int, ...]:
+def mirror_axes(recipe: Recipe, plan: Plan) -> tuple[int, ...]:
     """Axes along which a recipe's augmentation mirrors."""
     given = recipe.transforms_options.get("mirror_axes")
-    if recipe.transforms == "none" or (given is None and recipe.transforms != "strong"):
+    if recipe.transforms == "none" or (given is None and recipe.transforms in ("none", "light")):
         return ()
-    return tuple(range(dimensions)) if given is None else tuple(given)
+    if given is not None:
+        return tuple(given)
+    if recipe.transforms == "heuristic":  # from right to left alone
+        return tuple(axis for axis, end in enumerate((plan.orientation or "LPS")[: plan.dimensions]) if end in "LR")
+    return tuple(range(plan.dimensions))
 
 
 def build(recipe: Recipe, plan: Plan, setting: Setting, *, seed: int = 0, weights: bool = True) -> Method:

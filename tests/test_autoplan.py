@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+import torch
 
 from shiftproof import autoplan
 from shiftproof.autoplan import Budget, auto_plan, completed, plan_of, resolved, spacing_of
@@ -24,7 +25,7 @@ from shiftproof.errors import OptionError, PlanError
 from shiftproof.experiment import prepare, require_sound
 from shiftproof.methods.method import Setting
 from shiftproof.recipe import Recipe, build
-from shiftproof.train import Trainer
+from shiftproof.train import Trainer, movers
 from shiftproof.training.estimate import estimated
 
 
@@ -289,3 +290,21 @@ def test_other_tasks_are_refused(tmp_path):
     )
     with pytest.raises(PlanError, match="plan auto is for segmentation, the labels are for classification"):
         auto_plan(whole)
+
+
+def test_the_planned_optimiser_is_nesterovs(toys):
+    method = toys.make("erm")
+    (mover,) = movers(method, Trainer(**{k: v for k, v in autoplan.TRAINING.items() if k != "clip"})).values()
+    group = mover.optimizer.param_groups[0]
+    assert (group["nesterov"], group["momentum"], group["lr"], group["weight_decay"]) == (True, 0.99, 0.01, 3e-5)
+    weight = mover.parameters[0]
+    value, speed = weight.detach().double().clone(), 0.0
+    for gradient in (0.5, -1.0):
+        weight.grad = torch.full_like(weight, gradient)
+        mover.optimizer.step()
+        slope = gradient + 3e-5 * value
+        speed = 0.99 * speed + slope
+        value = value - 0.01 * (slope + 0.99 * speed)
+    torch.testing.assert_close(weight.detach().double(), value, atol=1e-6, rtol=0)
+    with pytest.raises(OptionError, match="momentum is above 0"):
+        Trainer(optimizer="nesterov", momentum=0.0)

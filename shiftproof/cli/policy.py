@@ -9,8 +9,12 @@ from typing import Any
 import typer
 
 from .show import JSON, print_json, print_table
+from .views import views
 
-app = typer.Typer(help="Augmentation policies: a saved one, and the published ones.", no_args_is_help=True)
+app = typer.Typer(
+    help="Policies of augmentation and of test-time views: saved, published, learned.", no_args_is_help=True
+)
+app.command("views")(views)
 
 
 @app.command("show")
@@ -32,6 +36,10 @@ def show(
     typer.echo("")
     title = "most probable options (all with --json)"
     print_table(title, ["option", "group", *content["sets"], "at first"], likeliest(content))
+    if "views" in content:
+        typer.echo("")
+        shown = [[name, *values] for name, _, *values in likeliest(content["views"], identity=True)]
+        print_table("most probable views of predictions", ["view", "probability", "at first"], shown)
     for name, value in content.get("provenance", {}).items():
         typer.echo(f"{name}: {value}")
 
@@ -67,13 +75,13 @@ def overview(content: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def likeliest(content: Mapping[str, Any], count: int = 20) -> list[list[str]]:
+def likeliest(content: Mapping[str, Any], count: int = 20, *, identity: bool = False) -> list[list[str]]:
     """The options that are chosen most often, with the probabilities that they began with where that is known."""
     first = (content.get("history") or {}).get("probabilities") or [None]
     found = []
     for g, group in enumerate(content["groups"]):
         for o, name in enumerate(group["options"]):
-            if name == "identity":
+            if name == "identity" and not identity:
                 continue
             now = [p[o] for p in group["probabilities"]]
             before = ", ".join(f"{p[o]:.3f}" for p in first[0][g]) if first[0] else ""

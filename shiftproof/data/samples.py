@@ -23,11 +23,12 @@ class Samples:
             numbers in their unit.
         domain: (B,) index into `Setting.domains`; None for a domain that training never saw.
         subject: B names.
-        extra: Further facts by name, each (B, ...). Known names: "ignore" (B, *space) bool, where
-            the label says nothing; "silent", where it sets no target but counts in means (`losses.targets`); "annotated" (B, K) bool, which classes the site annotates;
-            "present" (B, C) bool, which channels the scan has (with neighbouring slices as channels, the image has a
-            multiple of them); "centre" (B,), class of the patch's centre; "drawn" (B,), class on a voxel of which
-            the patch was centred when it was drawn, 0 where from anywhere or on the background.
+        extra: Further facts by name, each (B, ...). Known names: "ignore" (B, *space) bool, where the label says
+            nothing; "silent", where it sets no target but counts in means (`losses.targets`); "annotated" (B, K) bool,
+            which classes the site annotates; "present" (B, C) bool, which channels the scan has (with neighbouring
+            slices as channels, the image has a multiple of them); "centre" (B,), class of the patch's centre; "drawn"
+            (B,), class on a voxel of which the patch was centred when it was drawn, 0 where from anywhere or on the
+            background.
     """
 
     image: Tensor

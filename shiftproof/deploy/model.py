@@ -107,7 +107,7 @@ class Model:
         Raises:
             OptionError: If there are none.
         """
-        axes = mirror_axes(self.recipe, self.plan.dimensions) if self.recipe is not None else ()
+        axes = mirror_axes(self.recipe, self.plan) if self.recipe is not None else ()
         if not axes:
             raise OptionError(
                 f"{self.folder} was trained without mirroring, so mirror images are strange to it; predict without "

@@ -15,6 +15,7 @@ from ..losses.rare import rare_indices
 from ..parts.histories import Histories
 from ..parts.lookahead import REACH, lookahead_weight_gradient
 from ..parts.outer_losses import OuterLoss
+from ..tasks.multi_label import MultiLabelSegmentation
 from ..tasks.task import Task
 from ..transforms.policies import Choices, Policy
 from ..transforms.policy_files import fitted, read_policy, to_json
@@ -22,6 +23,12 @@ from ..transforms.pool import Pool
 from .method import Losses, Method, Needs, Part, Setting, Step, Weights
 
 POLICY = "policy.json"
+FEWEST = 4
+"""Samples of a kind whose mean is what each of them is compared with; of fewer the mean of the past stands in."""
+
+MEMORY = 0.9
+"""Decay of that mean, from update to update."""
+
 VALIDATION = "validation"
 
 
@@ -39,9 +46,10 @@ class LearnedAugmentation(Method):
     augmentation in segmentation", IEEE Transactions on Medical Imaging 42 (2023). Deviations: the operations are this
     project's own; probabilities are used at once rather than an epoch later; noise is redrawn in closed form; the tried
     step takes the gradient that the training step uses, before clipping; where the loss sums over the batch, a sample's
-    own loss is that of the sample alone; the difference moves weights by 0.003 (0.01 there); the policy is updated
-    every 4 steps and 4 times as fast; its rate is ten times the published one, whose runs have 200 000 steps. A quarter
-    of the training subjects is held back for validation.
+    own loss is that of the sample alone; where a batch has fewer than 4 patches of a kind, they are compared with the
+    mean of such patches over past updates instead of the batch's; the difference moves weights by 0.003 (0.01 there);
+    the policy is updated every 4 steps and 4 times as fast; its rate is ten times the published one, whose runs have
+    200 000 steps. A quarter of the training subjects is held back for validation.
 
     With `learn` off this is plain training under a fixed policy, as `erm` with the transforms "policy" on the same
     subjects, but for random numbers; if that policy never acts, plain training bit for bit.
@@ -71,6 +79,8 @@ class LearnedAugmentation(Method):
     """
 
     needs: ClassVar[Needs] = Needs(streams=(VALIDATION,), own_transforms=True)
+    past: Tensor
+    known: Tensor
 
     def __init__(
         self,
@@ -99,6 +109,7 @@ class LearnedAugmentation(Method):
             if not low <= value < math.inf:
                 raise OptionError(f"{name} is a number above 0, got {value}")
         self.rare = rare_of(task, rare)
+        self.drawn = drawn_of(task, self.rare)
         if class_specific and not self.rare:
             raise OptionError(
                 "class_specific needs classes that are rare; name them: rare = [...], "
@@ -111,6 +122,9 @@ class LearnedAugmentation(Method):
         self.policy = Policy(self.pool.groups, sets=1 + class_specific, preset=start, temperature=temperature)
         self.outer = OuterLoss(outer, task)
         self.history = Histories([tuple(p.shape) for p in self.policy.probabilities()])
+        # The mean slope of each kind over past updates, and whether there were any; see `usual`.
+        self.register_buffer("past", torch.zeros(2))
+        self.register_buffer("known", torch.zeros(2, dtype=torch.int32))
         # Of a loss whose samples depend on each other, a sample's own is asked for alone.
         given: dict[str, Any] = getattr(getattr(task, "criterion", None), "keywords", {})
         self.coupled = given.get("batch") is True or given.get("class_weights") == "batch"
@@ -157,7 +171,8 @@ class LearnedAugmentation(Method):
         if self.learn and step.index % self.policy_update_every == 0:
             self.history.note(step.index, self.policy.probabilities())
             slopes = self.slopes(samples, batch, gradients, step, number)
-            found = self.policy.weight_gradient(choices, slopes, sets, step.shared, centred=kinds)
+            usual = self.usual(slopes, kinds)
+            found = self.policy.weight_gradient(choices, slopes, sets, step.shared, usual=usual)
             step.move(list(found), "policy")
             step.log("policy entropy", self.policy.entropies().mean())
         step.move(gradients, "network")
@@ -184,6 +199,22 @@ class LearnedAugmentation(Method):
             reach=self.reach,
         )
         return self.joint(found.cpu(), step, number)
+
+    def usual(self, slopes: Tensor, kinds: Tensor) -> Tensor:
+        """What each sample's slope is compared with, (B,): the mean of its kind, in this batch if it has enough.
+
+        A batch of two has one patch of each kind, which differs from its own mean by nothing.
+        """
+        found, past = torch.empty_like(slopes), self.past.cpu().to(slopes)
+        for kind in kinds.unique().tolist():
+            own = kinds == kind
+            here = slopes[own].mean()
+            before = past[kind] if self.known[kind] else here
+            found[own] = here if int(own.sum()) >= FEWEST else before
+            past[kind] = before + (1 - MEMORY) * (here - before)
+            self.known[kind] = 1
+        self.past.copy_(past)
+        return found
 
     def seen(self, batch: Batch, step: Step) -> Samples:
         """The patches that the outer loss is of. Whoever learns test-time views shows them here."""
@@ -220,10 +251,9 @@ class LearnedAugmentation(Method):
             if self.class_specific:
                 raise MethodError("class_specific needs to know where patches were drawn; samples do not say it")
             return torch.zeros(len(samples), dtype=torch.long)
-        rare = torch.tensor(self.rare, device=classes.device)
         if classes.dim() > 1:  # several findings, or shares of classes
-            return (classes[:, rare].amax(1) > 0.5).long().cpu()
-        return torch.isin(classes, rare).long().cpu()
+            return (classes[:, list(self.rare)].amax(1) > 0.5).long().cpu()
+        return torch.isin(classes, torch.tensor(self.drawn, device=classes.device)).long().cpu()
 
     def joint(self, x: Tensor, step: Step, number: int) -> Tensor:
         """What each process has of its samples (n, ...), of all of them in the order of the joint batch."""
@@ -240,6 +270,13 @@ class LearnedAugmentation(Method):
             "outer": self.outer.name,
         }
         return {POLICY: to_json(self.policy, self.pool, history=self.history.as_json(), provenance=provenance)}
+
+
+def drawn_of(task: Task, rare: Sequence[int]) -> tuple[int, ...]:
+    """Values of `extra["drawn"]` or of a label that are of rare classes; of structures that overlap, their parts."""
+    if not isinstance(task, MultiLabelSegmentation):
+        return tuple(rare)
+    return tuple(i for i, part in enumerate(task.parts) if any(part[k - 1] for k in rare))
 
 
 def rare_of(task: Task, names: Sequence[str] | None) -> tuple[int, ...]:
@@ -276,6 +313,7 @@ def pool_of(
         anisotropic=known and max(spacing) > 3 * min(spacing),
         destroying=destroying,
         mirror_axes=mirror_axes,
+        orientation=setting.orientation,
     )
 
 

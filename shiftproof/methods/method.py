@@ -27,6 +27,7 @@ class Setting:
         sources: How many of `domains` are labelled sources.
         patch: Voxels of a training patch, as the network reads it; empty where that is not known.
         spacing_mm: Of its voxels, one number an axis; likewise.
+        orientation: Where the axes point to, such as "LPS"; "" for pictures, and where that is not known.
     """
 
     domains: list[str]
@@ -35,6 +36,7 @@ class Setting:
     sources: int
     patch: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
+    orientation: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from .. import losses
 from ..data.samples import Samples
+from ..losses.precision import precise
 from ..tasks.multi_label import MultiLabelSegmentation
 from ..tasks.segmentation import central, known
 from ..tasks.task import Predict, Task
@@ -108,7 +109,7 @@ class ViewErrors:
             prediction = predict(views.shown(every, places))
             if self.task.name != "segmentation":
                 return self.task.loss(prediction, every)
-            scores, held = views.restored(self.task.scores(prediction), places)
+            scores, held = views.restored(precise(self.task.scores(prediction)), places)
             return self.dice(scores, every, held)
 
     def dice(self, scores: Tensor, samples: Samples, held: Tensor) -> Tensor:
@@ -122,22 +123,3 @@ class ViewErrors:
             label = self.task.inside(label)
             annotated = None if annotated is None else annotated[:, 1:]
         return self.overlap(scores, label, ignore=ignore, annotated=annotated)
-
-
-def update(
-    policy: ViewPolicy,
-    errors: Callable[[Tensor], Tensor],
-    number: int,
-    generator: Generator,
-) -> tuple[list[Tensor], Tensor]:
-    """The policy's gradient by some views of one patch, and their mean error.
-
-    Args:
-        policy: As it is.
-        errors: Of views by their places (B,), as `ViewErrors` has them.
-        number: Views to draw (B).
-        generator: For the views and their noise.
-    """
-    choices = policy.draw(number, generator)
-    found = errors(choices.index[:, 0])
-    return policy.gradient(found, choices, generator), found.mean()

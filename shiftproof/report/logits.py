@@ -149,6 +149,8 @@ def sentence(line: Found) -> str:
     moved = line["normalised"] if line["normalised"] is not None else math.nan
     if not abs(moved) >= STILL:
         way = "where those of training lie"
+    elif moved > 0 > line["mean_test"]:
+        way = "beyond the boundary on average"
     else:
         way = f"{'nearer to' if moved > 0 else 'farther from'} the boundary than those of training"
     return (

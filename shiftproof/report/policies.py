@@ -25,6 +25,9 @@ MOMENTS = 60
 
 COLUMNS = 3
 
+SHOWN = 5e-4
+"""Least change that can be told in three digits."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -189,8 +192,8 @@ def changes(shown: Sequence[Panel]) -> str:
         for option, before, after in zip(panel.options, *panel.values.mean(0)[[0, -1]], strict=True)
     ]
     moved.sort(key=lambda change: change[0])
-    fell = [told(change) for change in moved[:3] if change[0] < 0]
-    rose = [told(change) for change in reversed(moved[-3:]) if change[0] > 0]
+    fell = [told(change) for change in moved[:3] if change[0] <= -SHOWN]
+    rose = [told(change) for change in reversed(moved[-3:]) if change[0] >= SHOWN]
     parts = [f"{words} most: {listed(some)}" for words, some in (("rose", rose), ("fell", fell)) if some]
     return "; ".join(parts) or f"nothing changed in {count(len(moved), 'option')}"
 

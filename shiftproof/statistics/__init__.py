@@ -21,7 +21,9 @@ from .exaggeration import Exaggeration, exaggeration
 from .folds import FoldTest, corrected_resampled_t
 from .friedman import CriticalDifference, Friedman, Pairs, friedman, nemenyi, wilcoxon_holm
 from .gap import GapClosed, gap_closed
+from .generalization import GeneralizationGap, generalization_gap
 from .intervals import Interval, MedianInterval, interval, median_interval
+from .margins import MarginShift, margin_shift, signed_margins
 from .mixed import Mixed, mixed
 from .paired import Comparison, paired
 from .piloting import plan_from_pilot, plan_pairs
@@ -48,7 +50,9 @@ __all__ = [
     "FoldTest",
     "Friedman",
     "GapClosed",
+    "GeneralizationGap",
     "Interval",
+    "MarginShift",
     "MedianInterval",
     "Mixed",
     "OverTrainings",
@@ -72,11 +76,13 @@ __all__ = [
     "exaggeration",
     "friedman",
     "gap_closed",
+    "generalization_gap",
     "half_width",
     "holm",
     "hommel",
     "icc",
     "interval",
+    "margin_shift",
     "median_interval",
     "minimal_n",
     "mixed",
@@ -93,6 +99,7 @@ __all__ = [
     "sd_of_difference",
     "sign_flip_p",
     "sign_p",
+    "signed_margins",
     "signed_rank_p",
     "simulated_power",
     "simulated_power_unpaired",

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import nets
 from ..autoplan import resolved
 from ..data.cohort import Cohort
 from ..errors import OptionError, RunError, SplitError
@@ -214,7 +213,7 @@ def declared(
     if strange:
         raise SplitError(f"rungs hold out domains of {', '.join(development)}, got {', '.join(strange)}")
     used = {seed for rung in rungs for seed in rung.seeds}
-    pinned = [dataclasses.replace(row, network=nets.pinned(row.network)) for row in rows]
+    pinned = [row.pinned() for row in rows]
     candidates = candidates_of(pinned, dict(families or {}))
     require_sources(candidates, development)
     halving = Halving(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .. import autoplan, nets
+from .. import autoplan
 from ..data.cohort import Cohort, Row
 from ..data.parallel import processes
 from ..data.plan import Plan
@@ -128,7 +128,7 @@ def study(
     table = Cohort.read(cohort, domain=domain)
     chosen = list(held_out) if held_out else table.domains
     require_domains(table, chosen, sources)
-    rows = [dataclasses.replace(row, network=nets.pinned(row.network)) for row in rows]
+    rows = [row.pinned() for row in rows]
     every, references = with_references(rows)
     declared = Declaration(
         name=name or out.name,

@@ -1,4 +1,4 @@
-"""Learned views: predictions of a few views of an image, averaged, the views chosen by what the network answers best."""
+"""Learned views: predictions of a few views of an image, averaged; which views, a policy says."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..losses.precision import precise
 from ..methods.method import Method
 from ..parts.view_policy import ViewPolicy
 from ..tasks.task import Predict, Prediction
+from ..transforms.policy_files import policy_hash as hash_of
 from ..transforms.policy_files import read_policy
 from ..transforms.views import Views, initial, likeliest, preset_views
 
@@ -27,6 +28,7 @@ def learned_views(
     *,
     keep: int | None = None,
     policy_file: str | None = None,
+    policy_hash: str | None = None,
     preset: Literal["nnunet", "deepmedic"] | None = None,
     mirror_axes: tuple[int, ...] | None = None,
 ) -> Predict:
@@ -47,7 +49,9 @@ def learned_views(
         method: A trained method.
         keep: How many views, the most probable ones; None takes 8, or 4 of the preset "deepmedic". 1 of a preset is the
             method's own prediction.
-        policy_file: A saved policy of views to use, or of an augmentation that was learned together with views.
+        policy_file: A saved policy of views to use, or of an augmentation that was learned together with views. It is
+            read whenever the method is made ready to predict.
+        policy_hash: What the file's content must amount to; a study notes it, so that a row means one policy.
         preset: Published views instead: "nnunet" (identity, mirrorings and half turns) or "deepmedic" (identity and
             mirrorings of one axis). None takes what was learned, or "nnunet" where nothing was.
         mirror_axes: Axes that may be mirrored; None takes all. Leave out left-right where the label tells sides apart.
@@ -64,6 +68,7 @@ def learned_views(
     own = getattr(method, "views", None)
     learned: dict[str, float] | None = None
     if policy_file is not None:
+        hash_of(policy_file, expected=policy_hash)
         learned = read_views(policy_file, setting.dimensions, task.name)
     elif preset is None and isinstance(own, ViewPolicy):
         learned = own.probabilities()

@@ -12,7 +12,7 @@ from ..data.samples import Samples
 from ..errors import LabelError, OptionError
 from ..methods.method import Method
 from ..parts.modes import evaluating
-from ..parts.view_policy import ViewErrors, ViewPolicy, update
+from ..parts.view_policy import ViewErrors, ViewPolicy
 from ..transforms.views import Views
 
 
@@ -62,38 +62,47 @@ def learn_views(
             f"learn_views takes at least 1 step of at least 2 views at a rate of at least 0, got {steps}, {number} "
             f"and {rate}"
         )
-    generator, errors = Generator().manual_seed(seed), ViewErrors(method.task)
-    policy: ViewPolicy | None = None
-    space: tuple[int, ...] = ()
+    generator = Generator().manual_seed(seed)
+    learner: _Learner | None = None
     for step, samples in zip(range(steps), patches, strict=False):
         if method.setting.patch:
             samples = samples.central(method.setting.patch)
-        _require_usable(samples, space)
-        if policy is None:
-            space = tuple(samples.image.shape[2:])
+        _require_usable(samples, learner.policy.views.space if learner is not None else ())
+        if learner is None:
             views = Views(
-                space,
+                samples.image.shape[2:],
                 fields=method.task.spatial,
                 spacing_mm=method.setting.spacing_mm,
                 mirror_axes=mirror_axes,
                 destroying=destroying,
             )
-            policy = ViewPolicy(views, preset=preset, temperature=temperature)
-            optimizer = torch.optim.Adam(policy.policy.parameters(), lr=rate, betas=(0.9, 0.999))
-        policy.note(step)
-        optimizer.param_groups[0]["lr"] = rate * (1 - step / steps) ** 0.9
-        chosen = int(torch.randint(len(samples), (1,), generator=generator))
-        patch = samples[chosen : chosen + 1]
-        with evaluating(method):
-            gradients, _ = update(
-                policy, lambda places: errors(method.predict, patch, views, places), number, generator
-            )
-        for logits, gradient in zip(policy.policy.parameters(), gradients, strict=True):
-            logits.grad = gradient
-        optimizer.step()
-    if policy is None:
+            learner = _Learner(method, ViewPolicy(views, preset=preset, temperature=temperature))
+        learner.policy.note(step)
+        place = int(torch.randint(len(samples), (1,), generator=generator))
+        learner.learn(samples[place : place + 1], number, rate * (1 - step / steps) ** 0.9, generator)
+    if learner is None:
         raise LabelError("learn_views was given no samples; expected labelled patches of validation subjects")
-    return policy
+    return learner.policy
+
+
+class _Learner:
+    """A policy with what moves it."""
+
+    def __init__(self, method: Method, policy: ViewPolicy) -> None:
+        self.method, self.policy = method, policy
+        self.errors = ViewErrors(method.task)
+        self.logits = list(policy.policy.parameters())
+        self.optimizer = torch.optim.Adam(self.logits, betas=(0.9, 0.999))
+
+    def learn(self, patch: Samples, number: int, rate: float, generator: Generator) -> None:
+        """Some views of one patch make the policy a little better."""
+        choices = self.policy.draw(number, generator)
+        with evaluating(self.method):
+            found = self.errors(self.method.predict, patch, self.policy.views, choices.index[:, 0])
+        for logits, gradient in zip(self.logits, self.policy.gradient(found, choices, generator), strict=True):
+            logits.grad = gradient
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
 
 
 def _require_usable(samples: Samples, space: tuple[int, ...]) -> None:

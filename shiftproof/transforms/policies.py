@@ -102,6 +102,7 @@ class Policy(nn.Module):
         generator: Generator,
         *,
         centred: Tensor | None = None,
+        usual: Tensor | None = None,
     ) -> list[Tensor]:
         """Gradient of an outer loss by the logits, through the weights of the samples that were chosen.
 
@@ -111,12 +112,16 @@ class Policy(nn.Module):
             sets: (B,) the kind of each patch.
             generator: For Gumbel noise, redrawn under the condition that it gives these choices.
             centred: (B,) groups of samples within which the mean of `slopes` is subtracted; None takes `sets`.
+            usual: (B,) what is subtracted instead.
 
         Returns:
             As `logits`, (sets, options) of each group, where they are.
         """
         sets, slopes = sets.cpu(), slopes.detach().double().cpu()
-        slopes = _centred(slopes, sets if centred is None else centred.cpu())
+        if usual is not None:
+            slopes = slopes - usual.detach().double().cpu()
+        else:
+            slopes = _centred(slopes, sets if centred is None else centred.cpu())
         found = []
         for k, logits in enumerate(self.logits):
             index = choices.index[:, k].cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ def to_json(
     *,
     history: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    views: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of policy.json.
 
@@ -34,6 +36,7 @@ def to_json(
         pool: What it chooses from.
         history: Probabilities over time: {"step": [...], "probabilities": [time][group][set][option]}.
         provenance: What it was learned on and with, for people.
+        views: A policy of test-time views that was learned together with it, as `parsed` gives it.
     """
     groups = [
         {"name": group.name, "options": list(group.names), "probabilities": p.double().tolist()}
@@ -49,6 +52,8 @@ def to_json(
         "history": dict(history or {}),
         "provenance": dict(provenance or {}),
     }
+    if views is not None:
+        content["views"] = dict(views)
     return json.dumps(strict(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -72,6 +77,21 @@ def read_policy(path: Path | str) -> dict[str, Any]:
         raise OptionError(f"{path} is no policy: {error}") from None
 
 
+def policy_hash(path: Path | str, *, expected: str | None = None) -> str:
+    """Of what a policy file says; whatever else is in the folder does not count.
+
+    Raises:
+        OptionError: If there is none, or it is not the expected one.
+    """
+    found = hashlib.sha256(json.dumps(read_policy(path), sort_keys=True).encode()).hexdigest()[:16]
+    if expected is not None and found != expected:
+        raise OptionError(
+            f"the policy {path} has changed since it was chosen (hash {found}, expected {expected}); put the old file "
+            "back, or start anew with this one"
+        )
+    return found
+
+
 def parsed(text: str) -> dict[str, Any]:
     """The content of a policy's text.
 
@@ -89,6 +109,8 @@ def parsed(text: str) -> dict[str, Any]:
             if len(group["probabilities"]) != len(content["sets"]):
                 raise OptionError(f"group {group['name']} needs probabilities of {len(content['sets'])} sets")
         content["pool"], content["dimensions"], content["sets"]
+        if "views" in content:
+            parsed(json.dumps(content["views"]))
     except OptionError:
         raise
     except (ValueError, KeyError, TypeError) as error:

@@ -116,10 +116,7 @@ def test_the_error_is_one_minus_soft_dice_of_the_voxels_that_the_view_held(toys,
             zoomed, _ = views.restored(samples.image[b : b + 1], [views.place(name)])
             image = zoomed[0, 0].numpy()
         z = image[None] * channels[0].numpy()
-        if overlapping:
-            p = 1 / (1 + np.exp(-z))
-        else:
-            p = (np.exp(z) / np.exp(z).sum(0))[1:]
+        p = 1 / (1 + np.exp(-z)) if overlapping else (np.exp(z) / np.exp(z).sum(0))[1:]
         expected = 1 - numpy_dice(p, y, counted & held if name == "scale +0.45" else counted)
         assert float(found[b]) == pytest.approx(expected, abs=1e-5), name
 
@@ -132,7 +129,9 @@ def test_of_a_network_that_scores_the_middle_only_the_middle_is_compared(toys):
         image = samples.image[..., 2:-2, 2:-2]
         return torch.cat([image, -image, 2 * image], 1)
 
-    found = ViewErrors(TASK)(predict, patch, views, [0, views.place("mirror sagittal"), views.place("turn in plane +90")])
+    found = ViewErrors(TASK)(
+        predict, patch, views, [0, views.place("mirror sagittal"), views.place("turn in plane +90")]
+    )
     small = patch.central((12, 12))
     z = torch.cat([small.image, -small.image, 2 * small.image], 1)
     p = z.softmax(1)[0, 1:].numpy()

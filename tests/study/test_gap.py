@@ -32,8 +32,13 @@ def looked_at(three_sites, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def plain(three_sites, tmp_path_factory) -> Path:
+    return run(three_sites, tmp_path_factory.mktemp("plain") / "s", gap_subjects=0)
+
+
+@pytest.fixture(scope="module")
 def cell(looked_at) -> Path:
-    return looked_at / "cells" / "erm_none-" if False else next(looked_at.glob("cells/*/C/0"))
+    return next(looked_at.glob("cells/*/C/0"))
 
 
 def test_training_and_held_back_subjects_are_scored_as_test_subjects_are(cell, three_sites):
@@ -78,11 +83,11 @@ def test_logits_of_the_same_subjects_stand_beside_the_scores(cell):
     assert {s["to"] for s in found["shifts"]} == {"validation", "test"}
 
 
-def test_no_gap_subjects_leave_the_cell_as_it_was(three_sites, tmp_path, cell):
-    plain = next(run(three_sites, tmp_path / "s", gap_subjects=0).glob("cells/*/C/0"))
-    assert not (plain / "gap.csv").exists()
-    assert not (plain / "logits.json").exists()
-    assert (plain / "rows.csv").read_bytes() == (cell / "rows.csv").read_bytes()
+def test_no_gap_subjects_leave_the_cell_as_it_was(plain, cell):
+    without = next(plain.glob("cells/*/C/0"))
+    assert not (without / "gap.csv").exists()
+    assert not (without / "logits.json").exists()
+    assert (without / "rows.csv").read_bytes() == (cell / "rows.csv").read_bytes()
 
 
 def test_an_older_study_is_continued_whatever_the_number_of_gap_subjects(looked_at, three_sites):
@@ -94,6 +99,33 @@ def test_the_study_gathers_the_gaps_of_its_cells(looked_at, cell):
     assert (looked_at / "gap.csv").read_bytes() == (cell / "gap.csv").read_bytes()
 
 
-def test_the_report_of_a_study_without_gap_is_written(three_sites, tmp_path):
-    page = report(run(three_sites, tmp_path / "s", gap_subjects=0), viewer=False).read_text()
-    assert 'id="generalization"' not in page
+def test_the_report_shows_the_gap_where_there_is_one(looked_at, plain):
+    assert 'id="generalization"' in report(looked_at, viewer=False).read_text()
+    assert 'id="generalization"' not in report(plain, viewer=False).read_text()
+
+
+def test_a_scan_with_one_label_is_asked_in_the_same_way(tmp_path):
+    """A classification: answers and logits of training subjects, from the one prediction of each."""
+    lines = ["subject,image,site,grade"]
+    for k, name in enumerate(f"{site}{i}" for site in "ABC" for i in range(4)):
+        array = np.random.default_rng(k).normal(k % 2, 0.5, (4, 16, 16)).astype(np.float32)
+        volume = sitk.GetImageFromArray(array)
+        volume.SetSpacing((2.0, 2.0, 6.0))
+        sitk.WriteImage(volume, str(tmp_path / f"{name}.nii.gz"))
+        lines.append(f"{name},{name}.nii.gz,{name[0]},{['low', 'high'][k % 2]}")
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+    kind = 'task = "classification"\nkind = "multi-class"\ncolumn = "grade"\nclasses = ["low", "high"]\n'
+    (tmp_path / "labels.toml").write_text(kind)
+    rows = [Recipe("erm/none", transforms="none", network={"name": "resnet", "depth": 18, "width": 0.125})]
+    out = study(
+        tmp_path / "table.csv", rows, tmp_path / "s", held_out=["C"], seeds=1, trainer=FAST, workers=1, estimate=False,
+        validation=0.5, gap_subjects=2,
+    )  # fmt: skip
+    cell = next(out.glob("cells/*/C/0"))
+    gap, found = pd.read_csv(cell / "gap.csv"), json.loads((cell / "logits.json").read_text())
+    assert set(gap["metric"]) == {"correct", "brier"}
+    for case in found["cases"]:
+        if case["side"] != "test":  # a margin above 0 is a right answer
+            own = gap[(gap["subject"] == case["subject"]) & (gap["metric"] == "correct")]["value"].item()
+            assert own == (case["mean"] > 0)
+    assert report(out, viewer=False).exists()

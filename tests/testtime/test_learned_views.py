@@ -14,6 +14,7 @@ from shiftproof.errors import LabelError, OptionError
 from shiftproof.methods.method import Setting
 from shiftproof.parts.view_policy import ViewPolicy
 from shiftproof.tasks.multi_label import MultiLabelSegmentation
+from shiftproof.recipe import Recipe
 from shiftproof.testtime.learned_views import learned_views
 from shiftproof.testtime.learning_views import learn_views
 from shiftproof.transforms.policies import Policy
@@ -67,9 +68,7 @@ def test_identity_alone_of_a_file_and_of_a_whole_image_is_the_own_prediction(toy
 def whole_image(kind: str, dimensions: int = 2):
     task = tasks.make({"task": "classification", "kind": kind}, ["a", "b", "c"])
     torch.manual_seed(0)
-    network = nets.build(
-        "resnet", dimensions=dimensions, channels=1, outputs=task.outputs, stem="small", width=0.0625
-    )
+    network = nets.build("resnet", dimensions=dimensions, channels=1, outputs=task.outputs, stem="small", width=0.0625)
     return catalogue.method("erm")(network, task, Setting(["a", "b"], 1, dimensions, 2, (16,) * dimensions)).eval()
 
 
@@ -157,7 +156,9 @@ def test_it_serves_structures_that_overlap_and_deep_supervision(toys):
 def test_networks_that_score_the_middle_only_are_shown_views_of_all_that_they_read(dimensions):
     task = tasks.make({"task": "segmentation"}, ["background", "disc", "ring"])
     torch.manual_seed(0)
-    network = nets.build("deepmedic", dimensions=dimensions, channels=1, outputs=3, variant="reduced", features=[4] * 8, hidden=6)
+    network = nets.build(
+        "deepmedic", dimensions=dimensions, channels=1, outputs=3, variant="reduced", features=[4] * 8, hidden=6
+    )
     size = 3 + 2 * nets.margin_of(network)[0]
     setting = Setting(["a", "b"], 1, dimensions, 2, (size,) * dimensions)
     method = catalogue.method("erm")(network, task, setting).eval()
@@ -201,11 +202,17 @@ def test_what_cannot_be_is_refused_in_one_line(toys, tmp_path):
     (tmp_path / "talk.json").write_text(to_json(Policy(talk.groups), talk))
     with pytest.raises(OptionError, match='is a policy for the pool "talk".*expected one of views'):
         learned_views(method, policy_file=str(tmp_path / "talk.json"))
+    path = policy_file(tmp_path, {"identity": 0.9, "mirror frontal": 0.1})
+    row = Recipe("a", test_time="learned_views", test_time_options={"policy_file": path}).pinned()
+    learned_views(method, **row.test_time_options)
+    policy_file(tmp_path, {"identity": 0.8, "mirror frontal": 0.2})
+    with pytest.raises(OptionError, match=r"views.json has changed since it was chosen"):
+        learned_views(method, **row.test_time_options)
     deep = policy_file(tmp_path, {"identity": 1.0}, (16, 16, 16))
     with pytest.raises(OptionError, match="views of 3D images, and this method is 2D"):
         learned_views(method, policy_file=deep)
     lost = policy_file(tmp_path, {"identity": 1.0}, destroying=True)
-    with pytest.raises(OptionError, match="operations that segmentation cannot invert: constant -1, .*leave out the destroying"):
+    with pytest.raises(OptionError, match="operations that segmentation cannot invert: constant -1, .*leave out"):
         learned_views(method, policy_file=lost)
     with pytest.raises(OptionError, match=r"mirror_axes are among \(0, 1\) in 2D"):
         learned_views(method, mirror_axes=(2,))
@@ -263,9 +270,7 @@ def test_learning_raises_views_that_help_and_the_average_is_better(tmp_path):
 
 def test_learning_lowers_every_view_that_destroys_the_image(toys):
     method = trained(toys, steps=60, norm="instance")
-    policy = learn_views(
-        method, patches(toys), steps=120, number=24, rate=0.05, preset="uniform", destroying=True
-    )
+    policy = learn_views(method, patches(toys), steps=120, number=24, rate=0.05, preset="uniform", destroying=True)
     found = policy.probabilities()
     first, names = 1 / len(found), policy.views.names[-15:]
     assert names[0] == "constant -2"
