@@ -1,6 +1,10 @@
 """Rare structures: tables of the studies of `examples/rare_structures*.toml` at several fractions of the subjects.
 
-python benchmarks/imbalance.py STUDY [STUDY ...] [--json] > tables.md
+python benchmarks/imbalance.py divide COHORT OUT
+python benchmarks/imbalance.py tables STUDY [STUDY ...] [--json] > tables.md
+
+`divide` makes a cohort of `brain-lesions` whose domains are "pool" and "new" people of all sites, 14 of each site's
+being new: what few subjects cost is then not mixed with what another site costs. Studies hold "new" out.
 
 Each STUDY is a folder of `shiftproof study` that holds one domain out. Printed for each: Dice, sensitivity, precision
 of every row with 95 % intervals over subjects (seeds averaged) and the SD of single trainings; each asymmetric row
@@ -18,7 +22,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import SimpleITK as sitk
 
+from shiftproof.data.labels import LabelMap
 from shiftproof.statistics import holm, interval, over_trainings, paired, per_subject
 from shiftproof.statistics.subjects import per_training
 
@@ -180,11 +186,39 @@ def printed(studies: list[Study]) -> str:
     return "\n".join(lines)
 
 
+NEW = 14
+"""Of each site's people, the last ones in the order of their names."""
+
+
+def divide(cohort: Path, out: Path) -> None:
+    """Links to the images, labels with 1 for a lesion at every site, and a table with the column `part`."""
+    table = pd.read_csv(cohort / "table.csv")
+    place = table.groupby("site").cumcount(ascending=False)
+    table["part"] = np.where(place < NEW, "new", "pool")
+    for folder in ("images", "labels"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for image, label in zip(table["image"], table["label"], strict=True):
+        if not (out / image).exists():
+            (out / image).symlink_to((cohort / image).resolve())
+        values = sitk.ReadImage(cohort / label)
+        sitk.WriteImage(sitk.Cast(values > 0, sitk.sitkUInt8), out / label)
+    LabelMap.of_values({"lesion": 1}).write(out / "labels.toml")
+    table.to_csv(out / "table.csv", index=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("studies", nargs="+", type=Path)
-    parser.add_argument("--json", action="store_true")
+    commands = parser.add_subparsers(dest="command", required=True)
+    division = commands.add_parser("divide")
+    division.add_argument("cohort", type=Path)
+    division.add_argument("out", type=Path)
+    tables = commands.add_parser("tables")
+    tables.add_argument("studies", nargs="+", type=Path)
+    tables.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.command == "divide":
+        divide(options.cohort, options.out)
+        return
     studies = [Study.read(folder) for folder in options.studies]
     if options.json:
         found = [{"study": s.name, "fraction": s.fraction, "scores": scores(s), "pairs": pairs(s)} for s in studies]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -76,7 +76,8 @@ def learned_views(
     known: dict[tuple[int, ...], tuple[Views, dict[str, float]]] = {}
 
     def views_of(space: Sequence[int]) -> Views:
-        return Views(space, fields=fields, spacing_mm=setting.spacing_mm, mirror_axes=mirror_axes)
+        frame: dict[str, Any] = {"spacing_mm": setting.spacing_mm, "orientation": setting.orientation}
+        return Views(space, fields=fields, mirror_axes=mirror_axes, **frame)
 
     def chosen(space: tuple[int, ...]) -> tuple[Views, dict[str, float]]:
         """The views of images of a size, and what each of them weighs."""

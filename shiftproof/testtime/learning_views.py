@@ -75,6 +75,7 @@ def learn_views(
                 spacing_mm=method.setting.spacing_mm,
                 mirror_axes=mirror_axes,
                 destroying=destroying,
+                orientation=method.setting.orientation,
             )
             learner = _Learner(method, ViewPolicy(views, preset=preset, temperature=temperature))
         learner.policy.note(step)

@@ -36,6 +36,7 @@ class Views:
         spacing_mm: Of the voxels; empty where that is not known.
         mirror_axes: Axes that may be mirrored; None for all.
         destroying: With 15 operations that destroy the image, to prove that they are not chosen.
+        orientation: Where the axes point to, as the plan has it; "" for pictures.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Views:
         spacing_mm: Sequence[float | None] = (),
         mirror_axes: Sequence[int] | None = None,
         destroying: bool = False,
+        orientation: str = "",
     ) -> None:
         spacing = [s for s in spacing_mm if s is not None]
         known = len(spacing) == len(space)
@@ -61,6 +63,7 @@ class Views:
             anisotropic=known and max(spacing) > 3 * min(spacing),
             mirror_axes=mirror_axes,
             destroying=destroying,
+            orientation=orientation,
         )
         self.group = self.pool.groups[0]
 

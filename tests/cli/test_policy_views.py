@@ -20,7 +20,12 @@ from shiftproof.deploy.segment import label_of
 from shiftproof.errors import ModelError, SplitError
 from shiftproof.evaluate.views import unseen
 from shiftproof.methods.method import Setting
+from shiftproof.parts.view_policy import ViewPolicy
 from shiftproof.recipe import Recipe, build
+from shiftproof.transforms.policies import Policy
+from shiftproof.transforms.policy_files import parsed, to_json
+from shiftproof.transforms.pool import Pool
+from shiftproof.transforms.views import Views
 
 AS_STORED = {"scheme": "clip", "lower": -1e6, "upper": 1e6, "mean": 0.0, "sd": 1.0}
 
@@ -79,6 +84,17 @@ def test_views_are_learned_for_a_model_folder_shown_and_used(cohort, folder, tmp
     model = load_model(folder, device="cpu").with_recipe(recipe)
     label = label_of(model, {"image": cohort / "a1-image.nii.gz"})
     assert label.GetSize() == (16, 16, 6)
+
+
+def test_views_that_were_learned_with_augmentation_are_shown_beside_it(tmp_path):
+    views = ViewPolicy(Views((8, 8)), preset="deepmedic")
+    pool = Pool("talk", dimensions=2, patch=(8, 8))
+    text = to_json(Policy(pool.groups), pool, views=parsed(views.as_json()))
+    (tmp_path / "policy.json").write_text(text)
+    shown = CliRunner().invoke(app, ["show", str(tmp_path)], catch_exceptions=False).stdout
+    _, below = shown.split("most probable views of predictions")
+    lines = [line.split() for line in below.splitlines() if "0.267" in line]
+    assert [" ".join(line[:-1]) for line in lines] == ["identity", "mirror sagittal", "mirror frontal"]
 
 
 def test_subjects_are_those_that_selected_the_model_or_others_that_are_named(cohort, folder):

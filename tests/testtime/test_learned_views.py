@@ -13,8 +13,8 @@ from shiftproof.data.samples import Samples
 from shiftproof.errors import LabelError, OptionError
 from shiftproof.methods.method import Setting
 from shiftproof.parts.view_policy import ViewPolicy
-from shiftproof.tasks.multi_label import MultiLabelSegmentation
 from shiftproof.recipe import Recipe
+from shiftproof.tasks.multi_label import MultiLabelSegmentation
 from shiftproof.testtime.learned_views import learned_views
 from shiftproof.testtime.learning_views import learn_views
 from shiftproof.transforms.policies import Policy

@@ -129,6 +129,16 @@ def test_images_of_unequal_sides_have_no_quarter_turns():
         Views((12, 10)).place("turn in plane +90")
 
 
+def test_names_of_anatomy_follow_the_orientation():
+    """The first axis from front to back, the second from head to foot, the third from left to right."""
+    image = torch.randn(1, 1, 6, 6, 6)
+    views = Views((6, 6, 6), orientation="PIR")
+    assert torch.equal(views.shown(Samples(image), [views.place("mirror sagittal")]).image, image.flip(4))
+    turned = views.shown(Samples(image), [views.place("turn frontal 180")]).image  # about the axis from left to right
+    assert torch.equal(turned, image.flip(2, 3))
+    assert views.names[29:32] == ("mirror sagittal", "mirror frontal", "mirror axial")
+
+
 def test_presets_are_the_published_ones():
     names = Views((8, 8, 8)).names
     nnunet, deepmedic = initial(names, "nnunet").numpy(), initial(names, "deepmedic").numpy()
