@@ -61,7 +61,7 @@ def test_networks_are_listed_with_what_they_serve():
 
 def test_a_scenario_is_listed_described_and_made(tmp_path):
     assert {s["name"] for s in json.loads(said("scenario", "--json"))} == {
-        "brain-sites", "chest-ct-sites", "digit-sites",
+        "brain-lesions", "brain-sites", "chest-ct-sites", "digit-sites", "liver-tumours",
     }  # fmt: skip
     assert json.loads(said("scenario", "digit-sites", "--json"))["hashes"]["2d"] == "b3f796fd27fe6319"
     made = json.loads(said("scenario", "digit-sites", tmp_path / "d", "--subjects", 2, "--sites", "A,C", "--json"))
