@@ -230,8 +230,9 @@ class Budget:
             axis, smaller = longest[0], list(patch)
             # A smaller side may be halved less often, and be a multiple of less: 128 is followed by 112, not by 96.
             smaller[axis] -= units[axis]
-            # Of the rounded side, so that the limit shrinks although another network may round it up again.
-            limit[axis] = patch[axis] - min(units[axis], self.topology(smaller, spacing_mm).divisors[axis])
+            # Of the rounded side, which another network may round up again: the limit itself always shrinks.
+            following = patch[axis] - min(units[axis], self.topology(smaller, spacing_mm).divisors[axis])
+            limit[axis] = min(following, limit[axis] - 1)
 
     def topology(self, patch: Sequence[int], spacing_mm: Sequence[float | None]) -> Topology:
         levels = planned(len(patch), patch, spacing_mm, least=2, most=MOST_LEVELS)

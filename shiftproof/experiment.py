@@ -26,7 +26,7 @@ from .files import write_text
 from .losses.rare import rare_indices
 from .methods.method import Method, Setting
 from .names import choose, converted
-from .recipe import Recipe, build, build_network, network_options
+from .recipe import Recipe, build, build_network, check_needs, network_options
 from .train import Progress, Run, Trainer
 from .training.group import current
 from .transforms.presets import preset
@@ -89,9 +89,16 @@ class Experiment:
         return run
 
     def subjects(self) -> dict[str, list[str]]:
-        """Who trained and who selected, as a model folder may tell: digests, no names."""
-        sides = {"train": self.feed.source, "validation": self.validation}
-        return {side: sorted({digest(case.subject) for case in cases}) for side, cases in sides.items()}
+        """Who trained, who selected and who was adapted to, as a model folder may tell: digests, no names.
+
+        Subjects that a method validates on while it trains have selected, too: none of them is unseen.
+        """
+        sides = {
+            "train": self.feed.source,
+            "validation": [*self.validation, *chain(*self.feed.streams.values())],
+            "target": self.feed.target,
+        }
+        return {side: sorted({digest(case.subject) for case in cases}) for side, cases in sides.items() if cases}
 
     def claim(self, folder: Path) -> None:
         """Writes `run.toml`, unless the folder holds another run: weights must not pass for those of this one.
@@ -138,7 +145,10 @@ class Experiment:
                     "train": sorted({c.subject for c in self.feed.source}),
                     "validation": sorted({c.subject for c in self.validation}),
                     "target, without labels": sorted({c.subject for c in self.feed.target}),
-                    **{name: sorted({c.subject for c in cases}) for name, cases in self.feed.streams.items()},
+                    **{
+                        f"{name}, in training": sorted({c.subject for c in cases})
+                        for name, cases in self.feed.streams.items()
+                    },
                 },
                 # Content of files, labels and preprocessing: other voxels are another run.
                 "cases": sorted(
@@ -307,9 +317,18 @@ def read_of(recipe: Recipe, plan: Plan) -> tuple[int, ...]:
     return tuple(n + 2 * m for n, m in zip(plan.patch, margin_of(recipe, plan), strict=True))
 
 
+KINDS: dict[str, Any] = {
+    "mirror_axes": tuple[int, ...], "affine": bool, "destroying": bool, "pool": str, "preset": str, "file": str
+}  # fmt: skip
+"""What some options of transforms are; the others are checked for what they mean."""
+
+
 def transform_of(recipe: Recipe, plan: Plan) -> Transform:
     spacing = [s for s in plan.spacing_mm[: plan.dimensions] if s is not None]
-    options = dict(recipe.transforms_options)
+    options = {
+        name: value if value is None or name not in KINDS else converted(f"transforms_options.{name}", value, KINDS[name])
+        for name, value in recipe.transforms_options.items()
+    }
     if options.pop("file_hash", None) is not None:
         recipe.pinned()  # refuses a file that has changed
     if "rare" in options or "common" in options:
@@ -329,7 +348,19 @@ def transform_of(recipe: Recipe, plan: Plan) -> Transform:
 
 
 def rare_drawn(rare: Sequence[str] | None, plan: Plan) -> tuple[int, ...]:
-    """Values of `extra["drawn"]`, or of the label of a whole scan, that belong to a rare class."""
+    """Values of `extra["drawn"]`, or of the label of a whole scan, that belong to a rare class.
+
+    Raises:
+        OptionError: For a name that is no class, none where a scan has one class (no class is a background then), or a
+            task without classes.
+    """
+    if plan.task not in ("segmentation", "classification"):
+        raise OptionError(f"rare and common of transforms are for classes, and {plan.task} has none; leave them out")
+    if rare is None and plan.task == "classification" and plan.target.get("kind") != "multi-label":
+        raise OptionError(
+            f"augmentation by class asks which of the classes {', '.join(plan.classes)} are rare; add "
+            f'rare = ["{plan.classes[-1]}"] to transforms_options, or leave out common'
+        )
     indices = rare_indices(rare, plan.classes, background=plan.task == "segmentation")
     if plan.target.get("kind") == "multi-label" and plan.task == "segmentation":  # a patch is centred on a combination
         return tuple(i for i, part in enumerate(plan.target["parts"]) if any(part[k - 1] for k in indices))
@@ -337,7 +368,7 @@ def rare_drawn(rare: Sequence[str] | None, plan: Plan) -> tuple[int, ...]:
 
 
 def require_sound(recipe: Recipe, plan: Plan) -> None:
-    """What can be found wrong with a recipe before any run: unknown options and values of the wrong kind.
+    """What can be found wrong with a recipe before any run: unknown options and classes, values of the wrong kind.
 
     Raises:
         OptionError: With the row's name.
@@ -345,16 +376,17 @@ def require_sound(recipe: Recipe, plan: Plan) -> None:
     recipe = completed(recipe, plan)
     try:
         cls = catalogue.method(recipe.method)
-        catalogue.check_options(recipe.method, cls, dict(recipe.options))
-        if recipe.target and cls.needs.target == "unused":
-            raise OptionError(f"{recipe.method} makes no use of unlabelled target images")
+        options = catalogue.check_options(recipe.method, cls, dict(recipe.options))
         if recipe.test_time is not None:
             adapt = catalogue.test_time(recipe.test_time)
             catalogue.check_options(recipe.test_time, adapt, dict(recipe.test_time_options))
         setting = setting_of(recipe, plan, ["a", "b"], 2)
         task = tasks.make(plan.target, plan.classes, loss=recipe.loss, options=recipe.loss_options)
+        # How many training domains there are depends on the one that is held out.
+        check_needs(recipe, cls, task.name, dataclasses.replace(setting, sources=max(2, cls.needs.sources)))
         with torch.device("meta"):  # takes no memory
-            build_network(recipe, task, setting, plan, weights=False)
+            network = build_network(recipe, task, setting, plan, weights=False)
+        cls(network, task, setting, **options)  # its own checks: rare classes, lengths, shares, files
         if recipe.network.get("weights") is not None:
             build_network(recipe, task, setting, plan)
         task.loss(*task.blank((2,) * plan.dimensions))

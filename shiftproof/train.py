@@ -35,12 +35,13 @@ class Trainer:
         seconds: Budget of training time; the run ends at the first step beyond it, and progress counts along
             whichever of the two is further. Such a run depends on the machine's speed.
         batch: Samples in a source batch; a target batch has as many.
-        optimizer: "adamw", "adam", "sgd", "nesterov" (SGD with Nesterov's momentum) or "rmsprop", for parts that do
-            not choose their own.
+        optimizer: "adamw", "adam", "sgd", "nesterov" (SGD with Nesterov's momentum), "rmsprop" or "deepmedic"
+            (RMSProp as DeepMedic is trained, see `training.rmsprop`), for parts that do not choose their own.
         rate: Learning rate, likewise.
         weight_decay: Likewise.
-        momentum: For "sgd", "nesterov" and "rmsprop".
-        schedule: Factor of the rate over the run: "cosine", "poly" (power 0.9), "constant", "inverse".
+        momentum: For "sgd", "nesterov", "rmsprop" and "deepmedic".
+        schedule: Factor of the rate over the run: "cosine", "poly" (power 0.9), "constant", "inverse", "halving" (at
+            17, 22, 27, 30 and 33 of 35 parts of the run, as DeepMedic's).
         clip: Largest norm of a part's gradient, or None.
         average: "none"; "ema", an exponential average of the weights; "swa", the mean over the last quarter
             of the run. What is averaged is what is validated and kept, buffers included; batch norm is

@@ -125,6 +125,26 @@ def test_a_side_shrinks_to_the_next_size_that_its_own_network_divides():
     assert Budget(just_less, 1, 2, 8, 2).fitting((128, 128, 128), (1, 1, 1)).patch == (112, 128, 128)
 
 
+@pytest.mark.parametrize(
+    ("shape", "spacing", "gigabytes", "numbers"),
+    [
+        ((11, 7, 60), (2.1, 1.77, 6.9), 0.012002, (3, 2, 32, 5)),
+        ((5, 296, 11), (2.04, 4.13, 1.17), 0.0040254, (4, 4, 32, 2)),
+    ],
+)
+def test_shrinking_ends_although_the_next_network_rounds_the_side_up_again(shape, spacing, gigabytes, numbers):
+    tried = []
+
+    class Counted(Budget):
+        def topology(self, patch, spacing_mm):
+            tried.append(tuple(patch))
+            assert len(tried) < 1000  # a patch has fewer voxels on all sides together
+            return super().topology(patch, spacing_mm)
+
+    found = Counted(gigabytes * 1e9, *numbers).fitting(shape, spacing)
+    assert found.topology.bytes(found.patch, numbers[-1]) <= gigabytes * 1e9
+
+
 def test_channels_double_up_to_the_published_limits():
     three = Budget(64e9, 1, 2, 32, 2).fitting((128, 128, 128), (1, 1, 1)).topology
     assert list(three.widths) == [32, 64, 128, 256, 320, 320]

@@ -31,6 +31,7 @@ VARIANTS = [
     ("asymmetric_combination", {"plain": True, "rare": ("ring",)}, 0),
     ("learned_augmentation", {"policy_update_every": 2}, 0),
     ("learned_augmentation", {"pool": "jcsa", "class_specific": True, "policy_update_every": 1, "outer": "ramp"}, 0),
+    ("learned_augmentation", {"views": "deepmedic", "policy_update_every": 2}, 0),
 ]
 
 everywhere = pytest.mark.parametrize(("name", "options", "targets"), VARIANTS, ids=lambda v: str(v))

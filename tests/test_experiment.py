@@ -94,3 +94,48 @@ def test_a_method_that_augments_by_itself_takes_no_transforms():
     assert Recipe("a", method="learned_augmentation").transforms == "none"
     with pytest.raises(OptionError, match="learned_augmentation augments by itself"):
         Recipe("a", method="learned_augmentation", transforms="strong")
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("adversarial", {"rare": ["lesion"]}, "lesion.*disc, ring"),
+        ("mixup", {"rare": ["background"]}, "never rare.*disc, ring"),
+        ("asymmetric_combination", {"rare": ["lesion"]}, "lesion.*disc, ring"),
+        ("learned_augmentation", {"class_specific": True, "rare": ["lesion"]}, "lesion.*disc, ring"),
+        ("mixup", {"margin": 1.5}, "margin.*1.5"),
+        ("adversarial", {"radius": -1.0}, "radius.*-1"),
+    ],
+)
+def test_what_a_method_refuses_is_said_before_any_training(method, options, words):
+    with pytest.raises(OptionError, match=f'row "a": .*{words}'):
+        require_sound(Recipe("a", method=method, options=options), PLAN)
+
+
+@pytest.mark.parametrize(
+    ("transforms", "options", "words"),
+    [
+        ("strong", {"mirror_axes": 1}, "mirror_axes.*1"),
+        ("heuristic", {"affine": "false"}, "affine.*bool.*false"),
+        ("random", {"destroying": "no"}, "destroying.*bool.*no"),
+    ],
+)
+def test_an_option_of_transforms_that_is_of_another_kind_is_refused(transforms, options, words):
+    with pytest.raises(OptionError, match=f'row "a": .*{words}'):
+        require_sound(Recipe("a", transforms=transforms, transforms_options=options), PLAN)
+
+
+def test_augmentation_by_class_asks_for_the_rare_ones_where_no_class_is_a_background():
+    whole = {kind: {"task": "classification", "kind": kind} for kind in ("multi-class", "ordinal", "multi-label")}
+    plans = {kind: dataclasses.replace(PLAN, classes=("a", "b"), target=target) for kind, target in whole.items()}
+    for kind in ("multi-class", "ordinal"):  # all would be rare, and nothing would differ
+        with pytest.raises(OptionError, match="which of the classes a, b are rare"):
+            require_sound(Recipe("a", transforms_options={"common": 0.5}), plans[kind])
+        assert rare_drawn(["b"], plans[kind]) == (1,)
+    assert rare_drawn(None, plans["multi-label"]) == (0, 1)  # a scan may have none of them
+    target = {"task": "regression", "column": "age", "unit": "years", "mean": 50.0, "sd": 10.0}
+    ages = dataclasses.replace(PLAN, classes=("age",), target=target)
+    with pytest.raises(OptionError, match="regression has none"):
+        require_sound(Recipe("a", transforms_options={"rare": ["age"]}), ages)
+    with pytest.raises(OptionError, match="mixup trains segmentation, classification, not regression"):
+        require_sound(Recipe("a", method="mixup"), ages)

@@ -55,7 +55,7 @@ def test_the_first_step_is_plain_adamw(toys, tmp_path):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "deepmedic"])
 def test_other_optimisers_train(toys, tmp_path, optimizer):
     method, _ = fit(toys, tmp_path, optimizer=optimizer)
     assert all(torch.isfinite(p).all() for p in method.parameters())

@@ -67,6 +67,9 @@ def study(
     gap_subjects: int = typer.Option(
         6, help="Training subjects, and held-back ones, that each run is scored on for its generalization gap; 0: none."
     ),
+    bound: bool = typer.Option(
+        True, help="Add the references that are trained on half of the held-out domain: what its labels would be worth."
+    ),
     workers: int = typer.Option(
         None, help="Trainings at a time; as many as the machine, or the cluster, has cores for."
     ),
@@ -106,6 +109,7 @@ def study(
     Reference runs are added: source-only, pooled, and the target-supervised upper bound. The same command continues an
     interrupted study and retries what failed.
     """
+    from ..errors import OptionError
     from ..metrics.rules import read_tolerance
     from ..recipe import replicate_name, replicated
     from ..report import reported
@@ -154,6 +158,8 @@ def study(
         "--finalists": finalists, "--adaptation-rule": adaptation_rule,
     }  # fmt: skip
     if halving:
+        if not bound:
+            raise OptionError("a study by halving confirms with all references; leave --no-bound out")
         options: dict[str, Any] = {"keep": keep, "finalists": finalists, "scoring": adaptation_rule}
         with stages(most) as shown_stage:
             halve(
@@ -175,7 +181,7 @@ def study(
                 most["workers"] = max(most["workers"], state.workers)
                 shown(state)
 
-            run(table, rows, folder, held_out=held, progress=progress, **common)
+            run(table, rows, folder, held_out=held, bound=bound, progress=progress, **common)
     _, found = reported(folder)
     print_outcome(folder, json=json, found=found, engine=engine, workers=most["workers"])
 

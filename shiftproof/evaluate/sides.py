@@ -13,11 +13,16 @@ from ..errors import CohortError, SplitError
 
 SIDES = ("train", "validation", "test")
 
-RECORDED = ("train", "validation")
+UNLABELLED = "target, without labels"
+"""Key of a run's file."""
+
+RECORDED = ("train", "validation", "target")
+"""What a model folder knows; the target's images were seen without their labels."""
 
 
 def recorded(model: Model) -> Mapping[str, set[str]]:
-    """Digests of the subjects of training, and of validation, from the folder or from the run around it; else empty.
+    """Digests of subjects of training, of validation and of an unlabelled target, from the folder or from the run
+    around it; else empty.
 
     Digests, since a folder that is handed on must not hold names.
     """
@@ -29,7 +34,8 @@ def recorded(model: Model) -> Mapping[str, set[str]]:
     except (OSError, tomllib.TOMLDecodeError):
         return {}
     named = run.get("subjects", {})
-    return {side: {digest(subject) for subject in named.get(side, [])} for side in RECORDED} if named else {}
+    keys = {"train": ["train"], "validation": ["validation", "validation, in training"], "target": [UNLABELLED]}
+    return {side: {digest(s) for key in keys[side] for s in named.get(key, [])} for side in RECORDED} if named else {}
 
 
 def sides_of(
@@ -49,29 +55,36 @@ def sides_of(
     table = (cohort if isinstance(cohort, Cohort) else Cohort.read(cohort, domain=domain)).only_labelled()
     known = recorded(model)
     seen = {
-        side: table.of_subjects([s for s in table.subjects if digest(s) in known.get(side, set())]) for side in RECORDED
+        side: table.of_subjects([s for s in table.subjects if digest(s) in known.get(side, set())])
+        for side in ("train", "validation")
     }
     if train is not None:
         seen = {"train": selected(table, train)}
     other = _other(test, table, domain)
+    digests = set().union(*known.values())
     if other is None:
-        used = {s for side in seen.values() for s in side.subjects}
-        other = table.of_subjects([s for s in table.subjects if s not in used])
-        if not used:
+        if train is None and not known:
             raise SplitError(
                 f"{model.folder} does not say which of these subjects it was trained on; name them with train, such as "
                 "site=A,B, and the unseen ones with test"
             )
+        used = set(seen["train"].subjects)
+        # Whoever trained, selected or was adapted to is not unseen, whatever a selection leaves out.
+        other = table.of_subjects([s for s in table.subjects if s not in used and digest(s) not in digests])
     elif train is None and not known:
         taken = set(other.subjects)
         seen = {"train": table.of_subjects([s for s in table.subjects if s not in taken])}
     sides = {**seen, "test": other}
-    both = sorted(set(seen["train"].subjects) & set(other.subjects))
+    trained = known.get("train", set())
+    both = sorted(s for s in other.subjects if s in set(seen["train"].subjects) or digest(s) in trained)
     if both:
         raise SplitError(
             f"subjects on both sides of training and test: {', '.join(both[:5])}; a subject has one side, "
             "so name unseen ones with test, or others with train"
         )
+    if "validation" in sides:  # who is named as unseen is counted there alone
+        kept = sides["validation"]
+        sides["validation"] = kept.of_subjects([s for s in kept.subjects if s not in set(other.subjects)])
     for side in ("train", "test"):
         if not len(sides[side]):
             raise SplitError(
@@ -93,13 +106,20 @@ def selected(table: Cohort, text: str) -> Cohort:
     """The subjects of a selection such as "site=A,B".
 
     Raises:
-        CohortError: If it is none, or the column is not there.
+        CohortError: If it is none, or the column or a value is not there.
     """
     column, equals, values = text.partition("=")
     column, wanted = column.strip(), [v.strip() for v in values.split(",") if v.strip()]
     if not equals or not wanted or column not in table.columns:
         raise CohortError(
             f"a selection is COLUMN=VALUE,VALUE with a column of the table ({', '.join(table.columns)}), got {text!r}"
+        )
+    there = list(dict.fromkeys(map(str, table.table[column])))
+    strange = [v for v in wanted if v not in there]
+    if strange:
+        raise CohortError(
+            f"no labelled scan has {column}={', '.join(strange)}; there are {', '.join(there[:8])}"
+            f"{' and others' if len(there) > 8 else ''}"
         )
     return table.where(**{column: wanted})
 

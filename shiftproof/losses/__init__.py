@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OptionError
-from ..names import choose
+from ..names import choose, converted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +77,8 @@ def get(name: str, serves: str = "segmentation", /, **options: Any) -> Callable[
         options: Keyword arguments of the function.
 
     Raises:
-        OptionError: If the name or an option is unknown, or the loss serves something else.
+        OptionError: If the name or an option is unknown, the loss serves something else, or what is a number or true or
+            false by the function's annotations is given as something else.
     """
     known = LOSSES[choose(serves, LOSSES, "target of a loss")]
     others = [family for family, names in LOSSES.items() if name in names]
@@ -87,6 +89,9 @@ def get(name: str, serves: str = "segmentation", /, **options: Any) -> Callable[
     module, attribute = known[choose(name, known, "loss")]
     loss = getattr(import_module(f".{module}", __package__), attribute)
     allowed = [option for option in inspect.signature(loss).parameters if option not in _ARGUMENTS]
-    for option in options:
+    hints = typing.get_type_hints(loss)
+    for option, value in options.items():
         choose(option, allowed, f"option of the loss {name}")
+        if hints[option] in (bool, float):  # "false" would count as true
+            options[option] = converted(f"{name}.{option}", value, hints[option])
     return partial(loss, **options) if options else loss

@@ -14,12 +14,15 @@ from ..errors import MethodError, OptionError
 from ..losses.rare import rare_indices
 from ..parts.histories import Histories
 from ..parts.lookahead import REACH, lookahead_weight_gradient
+from ..parts.modes import evaluating
 from ..parts.outer_losses import OuterLoss
+from ..parts.view_policy import ViewErrors, ViewPolicy
 from ..tasks.multi_label import MultiLabelSegmentation
 from ..tasks.task import Task
 from ..transforms.policies import Choices, Policy
-from ..transforms.policy_files import fitted, read_policy, to_json
+from ..transforms.policy_files import fitted, parsed, read_policy, to_json
 from ..transforms.pool import Pool
+from ..transforms.views import Views
 from .method import Losses, Method, Needs, Part, Setting, Step, Weights
 
 POLICY = "policy.json"
@@ -54,6 +57,12 @@ class LearnedAugmentation(Method):
     With `learn` off this is plain training under a fixed policy, as `erm` with the transforms "policy" on the same
     subjects, but for random numbers; if that policy never acts, plain training bit for bit.
 
+    With `views` the probabilities of test-time views are learned in the same run: several views of one validation patch
+    are predicted by the present weights, and those with more overlap become more probable. Validation patches are then
+    shown as such views when they judge the augmentation. Predict with the test-time method "learned_views" to use them;
+    the method's own prediction is of the image alone. Deviations there: the network is in the mode in which it
+    predicts; there are as many views as samples in the batch; the rate is ten times the published one, too.
+
     Args:
         pool: Operations to choose from: "talk", one of 44 for a patch (33 in 2D), or "jcsa", 15 groups that act
             together (12 in 2D).
@@ -73,6 +82,9 @@ class LearnedAugmentation(Method):
         temperature: Of the relaxation through which choices are differentiated.
         destroying: With 15 operations that destroy the image, as a proof that the policy learns to leave them.
         mirror_axes: Axes that may be mirrored; None takes all. Leave out left-right where the label tells sides apart.
+        views: Learn test-time views, too, from published probabilities: "nnunet" or "deepmedic"; None learns none. An
+            update then costs one more forward pass.
+        view_rate: Rate of their probabilities, as `policy_rate`.
 
     Raises:
         OptionError: If a name or number is not one of these, or a policy for rare classes has none to tell.
@@ -101,11 +113,17 @@ class LearnedAugmentation(Method):
         temperature: float = 1.0,
         destroying: bool = False,
         mirror_axes: tuple[int, ...] | None = None,
+        views: Literal["nnunet", "deepmedic"] | None = None,
+        view_rate: float = 5e-4,
     ) -> None:
         super().__init__(network, task, setting)
         if policy_update_every < 1:
             raise OptionError(f"policy_update_every is a number of steps from 1 on, got {policy_update_every}")
-        for name, value, low in (("policy_rate", policy_rate, 0.0), ("reach", reach, 1e-12)):
+        for name, value, low in (
+            ("policy_rate", policy_rate, 0.0),
+            ("view_rate", view_rate, 0.0),
+            ("reach", reach, 1e-12),
+        ):
             if not low <= value < math.inf:
                 raise OptionError(f"{name} is a number above 0, got {value}")
         self.rare = rare_of(task, rare)
@@ -120,6 +138,17 @@ class LearnedAugmentation(Method):
         self.pool = pool_of(pool, setting, task.spatial, destroying=destroying, mirror_axes=mirror_axes)
         start = preset or ("uniform" if pool == "talk" else "nnunet")
         self.policy = Policy(self.pool.groups, sets=1 + class_specific, preset=start, temperature=temperature)
+        self.views: ViewPolicy | None = None
+        if views is not None:
+            shown = Views(
+                setting.patch,
+                fields=task.spatial,
+                spacing_mm=setting.spacing_mm,
+                mirror_axes=mirror_axes,
+                orientation=setting.orientation,
+            )
+            self.views = ViewPolicy(shown, preset=views, temperature=temperature)
+        self.view_rate, self.view_errors = view_rate, ViewErrors(task)
         self.outer = OuterLoss(outer, task)
         self.history = Histories([tuple(p.shape) for p in self.policy.probabilities()])
         # The mean slope of each kind over past updates, and whether there were any; see `usual`.
@@ -138,7 +167,8 @@ class LearnedAugmentation(Method):
         """A saved policy becomes the first one; afterwards it is state, and the file is not needed."""
         if self.policy_file is None:
             return
-        saved = fitted(read_policy(self.policy_file), self.pool)
+        content = read_policy(self.policy_file)
+        saved = fitted(content, self.pool)
         if saved.sets != self.policy.sets:
             kinds = {1: "one kind of patches", 2: "two kinds of patches"}
             raise OptionError(
@@ -146,19 +176,25 @@ class LearnedAugmentation(Method):
                 f"set class_specific = {str(saved.sets > 1).lower()}"
             )
         self.policy.load_state_dict(saved.state_dict())
+        if self.views is not None and "views" in content:
+            self.views.policy.load_state_dict(fitted(content["views"], self.views.views.pool).state_dict())
 
     def parts(self) -> dict[str, Part]:
-        return {
-            "network": Part([self.network]),
-            "policy": Part(
-                [self.policy],
-                "adam",
-                options={"betas": (0.9, 0.999), "weight_decay": 0.0},
-                rate=self.policy_rate * self.policy_update_every,
-                schedule=poly,
-                clip=math.inf,
-            ),
-        }
+        found = {"network": Part([self.network]), "policy": self.slowly(self.policy, self.policy_rate)}
+        if self.views is not None:
+            found["views"] = self.slowly(self.views, self.view_rate)
+        return found
+
+    def slowly(self, policy: nn.Module, rate: float) -> Part:
+        """How probabilities move."""
+        return Part(
+            [policy],
+            "adam",
+            options={"betas": (0.9, 0.999), "weight_decay": 0.0},
+            rate=rate * self.policy_update_every,
+            schedule=poly,
+            clip=math.inf,
+        )
 
     def update(self, batch: Batch, step: Step) -> Losses:
         number = round(len(batch.source) / step.weight)
@@ -175,6 +211,9 @@ class LearnedAugmentation(Method):
             found = self.policy.weight_gradient(choices, slopes, sets, step.shared, usual=usual)
             step.move(list(found), "policy")
             step.log("policy entropy", self.policy.entropies().mean())
+        if self.views is not None and step.index % self.policy_update_every == 0:
+            self.views.note(step.index)
+            step.move(list(self.view_gradient(self.views, batch, step, number)), "views")
         step.move(gradients, "network")
         return {"task": loss}
 
@@ -217,11 +256,37 @@ class LearnedAugmentation(Method):
         return found
 
     def seen(self, batch: Batch, step: Step) -> Samples:
-        """The patches that the outer loss is of. Whoever learns test-time views shows them here."""
+        """The patches that the outer loss is of; where test-time views are learned, shown as such."""
+        validation = self.validation(batch)
+        if self.views is None:
+            return validation
+        choices = self.views.draw(round(len(validation) / step.weight), step.shared)
+        return self.views.views.shown(validation, step.own(choices.index[:, 0]))
+
+    def validation(self, batch: Batch) -> Samples:
+        """Patches of held-back subjects, as the network reads them."""
         if VALIDATION not in batch.streams:
             raise MethodError('learned augmentation needs validation subjects: a batch with the stream "validation"')
         validation = batch.streams[VALIDATION]
         return validation.central(self.setting.patch) if self.setting.patch else validation
+
+    def view_gradient(self, views: ViewPolicy, batch: Batch, step: Step, number: int) -> list[Tensor]:
+        """By the views' logits, of views of one validation patch that the present weights predict."""
+        place = int(torch.randint(number, (1,), generator=step.shared))
+        patch = self.validation(batch).mapped(lambda t: self.one(t, place, step, number))
+        patch.subject = []
+        choices = views.draw(number, step.shared)
+        with evaluating(self):
+            found = self.view_errors(self.predict, patch, views.views, step.own(choices.index[:, 0]))
+        errors = self.joint(found.cpu(), step, number)
+        step.log("view error", errors.mean())
+        return views.gradient(errors, choices, step.shared)
+
+    def one(self, x: Tensor, place: int, step: Step, number: int) -> Tensor:
+        """One row of the joint batch, (1, ...), in every process."""
+        # Truth values are sent as numbers.
+        sent = x.to(torch.uint8) if x.dtype == torch.bool else x
+        return self.joint(sent, step, number)[place : place + 1].to(x.dtype)
 
     def own_errors(self, samples: Samples, weights: Weights) -> Tensor:
         """(B,), each of its own sample alone."""
@@ -269,7 +334,9 @@ class LearnedAugmentation(Method):
             "rare": [self.task.classes[k] for k in self.rare],
             "outer": self.outer.name,
         }
-        return {POLICY: to_json(self.policy, self.pool, history=self.history.as_json(), provenance=provenance)}
+        views = None if self.views is None else parsed(self.views.as_json(**provenance))
+        history = self.history.as_json()
+        return {POLICY: to_json(self.policy, self.pool, history=history, provenance=provenance, views=views)}
 
 
 def drawn_of(task: Task, rare: Sequence[int]) -> tuple[int, ...]:

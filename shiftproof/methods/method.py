@@ -77,7 +77,7 @@ class Part:
 
     Args:
         modules: Whose parameters move.
-        optimizer: "adamw", "adam", "sgd", "nesterov" or "rmsprop"; None takes the trainer's.
+        optimizer: "adamw", "adam", "sgd", "nesterov", "rmsprop" or "deepmedic"; None takes the trainer's.
         options: Further options of the optimiser: betas, weight_decay, momentum.
         rate: Learning rate; None takes the trainer's. Likewise `clip`.
         schedule: Factor of the rate by progress in [0, 1]; None takes the trainer's.

@@ -54,20 +54,27 @@ def section(results: Results) -> Found | None:
     plots: list[Plot] = []
     words: list[str] = []
     broken: list[str] = []
+
+    def show(title: str, contents: Sequence[Found], kind: int) -> None:
+        shown = panels(contents, kind)
+        plots.append(probabilities(title, shown, len(contents), results))
+        words.append(f"{title}: {changes(shown)}.")
+
     for recipe in results.recipes:
         row = str(recipe["name"])
-        contents, faults = learned(results, row)
+        every, faults = learned(results, row)
         broken += faults
+        contents = alike(every)
         for place, kind in enumerate(contents[0]["sets"] if contents else []):
-            shown = panels(contents, place)
             title = row if len(contents[0]["sets"]) == 1 else f"{row}, {kind} patches"
-            plots.append(probabilities(title, shown, len(contents), results))
-            words.append(f"{title}: {changes(shown)}.")
+            show(title, contents, place)
+        if views := alike([content["views"] for content in every if "views" in content]):
+            show(f"{row}, views of predictions", views, 0)
     return {"plots": plots, "words": words, "broken": broken} if plots or broken else None
 
 
 def learned(results: Results, row: str) -> tuple[list[Found], list[str]]:
-    """The policies of a row's runs that learned one, alike in their operations; and what cannot be read."""
+    """The policies of a row's runs; and what cannot be read."""
     found: list[Found] = []
     faults: list[str] = []
     for cell in runs(results, row):
@@ -77,14 +84,27 @@ def learned(results: Results, row: str) -> tuple[list[Found], list[str]]:
             continue
         try:
             content = read_policy(path)
-            moments = [len(content["history"].get(key, [])) for key in ("step", "probabilities")]
+            for part in (content, content.get("views", content)):
+                moments(part)
+            found.append(content)
         except (OptionError, AttributeError, KeyError, TypeError) as error:
             faults.append(f"{row}, {results.domain_word} {cell.held_out}, seed {cell.seed}: {error}")
-            continue
-        alike = not found or operations(content) == operations(found[0])
-        if alike and moments[0] == moments[1] and moments[0] > 1:
-            found.append(content)
     return found, faults
+
+
+def alike(contents: Sequence[Found]) -> list[Found]:
+    """Those that changed over a run, and have the operations of the first such one."""
+    found: list[Found] = []
+    for content in contents:
+        steps, tables = moments(content)
+        if steps == tables and steps > 1 and (not found or operations(content) == operations(found[0])):
+            found.append(content)
+    return found
+
+
+def moments(content: Found) -> tuple[int, int]:
+    """How many steps and how many tables of probabilities a policy remembers."""
+    return len(content["history"].get("step", [])), len(content["history"].get("probabilities", []))
 
 
 def runs(results: Results, row: str) -> list[Cell]:

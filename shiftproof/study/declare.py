@@ -131,12 +131,17 @@ def require_once(rule: str, names: Sequence[Any]) -> None:
         raise OptionError(f"{rule}; {', '.join(map(str, twice))} came twice")
 
 
-def with_references(rows: Sequence[Recipe]) -> tuple[list[Recipe], dict[str, Any]]:
+def with_references(rows: Sequence[Recipe], *, bound: bool = True) -> tuple[list[Recipe], dict[str, Any]]:
     """The rows and the reference runs that they are read against.
 
     Source-only: `erm` without augmentation, with the row's own loss, network and settings. Pooled: `erm` with the
     row's own transforms, too. Target-supervised: as pooled, trained on a fixed half of the held-out domain. A reference
     that a row already is, is not run twice.
+
+    Args:
+        rows: Of the study.
+        bound: Whether there is a target-supervised one: where held-out domains differ in nothing that labels could
+            teach, as in a division at random, it says little for what it costs.
 
     Raises:
         OptionError: For two rows of one name.
@@ -155,7 +160,7 @@ def with_references(rows: Sequence[Recipe]) -> tuple[list[Recipe], dict[str, Any
         every.append(dataclasses.replace(recipe, name=next(n for n in names if n not in taken)))
         return every[-1].name
 
-    pooled, bound, bare = {}, {}, {}
+    pooled, bounds, bare = {}, {}, {}
     for row in rows:
         plain = dataclasses.replace(
             row, method="erm", options={}, target=False, test_time=None, test_time_options={}, role="row", replicate=0
@@ -174,13 +179,11 @@ def with_references(rows: Sequence[Recipe]) -> tuple[list[Recipe], dict[str, Any
         if row.name == bare[row.name]:
             continue
         pooled[row.name] = add(dataclasses.replace(plain, name=f"pooled/{row.transforms}", sampling=_patches(row)))
-        bound[row.name] = add(
-            dataclasses.replace(
-                plain, name=f"target-supervised/{row.transforms}", sampling=_patches(row), role="target-supervised"
-            )
-        )
+        if bound:
+            supervised = dataclasses.replace(plain, sampling=_patches(row), role="target-supervised")
+            bounds[row.name] = add(dataclasses.replace(supervised, name=f"target-supervised/{row.transforms}"))
     references = {"source-only": next(iter(bare.values())), "plain": bare}
-    return every, {**references, "pooled": pooled, "target-supervised": bound}
+    return every, {**references, "pooled": pooled, "target-supervised": bounds}
 
 
 def _patches(row: Recipe) -> dict[str, Any]:

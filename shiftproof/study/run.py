@@ -73,6 +73,7 @@ def study(
     margin: float = 0.0,
     lesions: Sequence[str] = (),
     gap_subjects: int = SUBJECTS,
+    bound: bool = True,
     name: str | None = None,
     command: str = "",
     progress: Callable[[GridProgress], None] | None = None,
@@ -103,6 +104,7 @@ def study(
         lesions: Structures of several components, which are counted one by one, too.
         gap_subjects: Training subjects, and held-back ones, that each run is scored on, too: what its generalization
             gap and the logits in the report are read from; 0 for none. They cost as much as so many test subjects.
+        bound: Whether references that are trained on labels of the held-out domain are added.
         progress: Called a few times a second while jobs run.
         tell: Called with a line on what is going on.
         estimate: Whether a few steps are timed first, to tell how long it will take.
@@ -129,7 +131,7 @@ def study(
     chosen = list(held_out) if held_out else table.domains
     require_domains(table, chosen, sources)
     rows = [row.pinned() for row in rows]
-    every, references = with_references(rows)
+    every, references = with_references(rows, bound=bound)
     declared = Declaration(
         name=name or out.name,
         cohort=os.fspath(Path(cohort).resolve()),

@@ -15,6 +15,7 @@ from ..data.samples import Batch
 from ..errors import DivergedError, OptionError
 from ..methods.method import Method, Part
 from .group import ALONE, Group
+from .rmsprop import NesterovRMSProp
 
 if TYPE_CHECKING:
     from ..train import Trainer
@@ -25,7 +26,13 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "nesterov": functools.partial(torch.optim.SGD, nesterov=True),
     "rmsprop": torch.optim.RMSprop,
+    "deepmedic": NesterovRMSProp,
 }
+
+WITH_MOMENTUM = ("sgd", "nesterov", "rmsprop", "deepmedic")
+
+HALVED = (17 / 35, 22 / 35, 27 / 35, 30 / 35, 33 / 35)
+"""Progress at which DeepMedic's rate is halved: epochs of 35."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
@@ -33,6 +40,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
     # The schedule of the DANN paper.
     "inverse": lambda progress: (1 + 10 * progress) ** -0.75,
+    "halving": lambda progress: 0.5 ** sum(progress >= at for at in HALVED),
 }
 
 
@@ -55,7 +63,7 @@ class Mover:
 def movers(method: Method, trainer: Trainer) -> dict[str, Mover]:
     """An optimiser for each part of the method."""
     options: dict[str, Any] = {"weight_decay": trainer.weight_decay}
-    if trainer.optimizer in ("sgd", "nesterov", "rmsprop"):
+    if trainer.optimizer in WITH_MOMENTUM:
         options["momentum"] = trainer.momentum
     return {name: Mover(part, trainer.optimizer, options, trainer.rate) for name, part in method.parts().items()}
 

@@ -64,6 +64,21 @@ def test_each_row_that_learned_a_policy_has_a_figure_of_its_runs(tmp_path):
     assert titles == [group.name for group in Pool("jcsa", dimensions=2, patch=(16, 16)).groups]
 
 
+def test_views_that_were_learned_with_it_have_a_figure_of_their_own(tmp_path):
+    views = json.loads(learned("views", option=1, gain=3.0))
+    with_views = json.dumps(json.loads(learned()) | {"views": views})
+    fixed = json.dumps(json.loads(learned()) | {"history": {}, "views": views})  # only views were learned
+    found = section(results_of(tmp_path, {("both", 0): with_views, ("views", 0): fixed, ("learned", 0): learned()}))
+    titles = ["both", "both, views of predictions", "views, views of predictions", "learned"]
+    assert [w.split(":")[0] for w in found["words"]] == titles
+    assert "rose most: scale +0.05" in found["words"][1]
+    panels_shown = [ax.get_title(loc="left") for ax in found["plots"][1].figure.axes if ax.get_visible()]
+    assert panels_shown[:5] == ["identity", "scale", "rotate in plane", "mirror", "turn in plane"]
+    damaged = json.dumps(json.loads(with_views) | {"views": {**views, "history": []}})
+    broken = section(results_of(tmp_path / "damaged", {("both", 0): damaged}))["broken"]
+    assert broken[0].startswith("both, site A, seed 0")
+
+
 def test_lines_are_the_probabilities_from_the_start_to_what_the_run_ended_with():
     content = json.loads(learned(option=3, gain=2.0))
     count = len(content["groups"][0]["options"])

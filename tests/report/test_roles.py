@@ -16,3 +16,13 @@ def test_an_upper_bound_is_read_against_the_source_only_run_of_its_own_loss():
         assert reference_of(by_name[bound].as_dict(), references) == plain.name
         assert plain.loss == by_name[bound].loss == by_name[name].loss
     assert len({references["plain"][name] for name in "abc"}) == 2
+
+
+def test_without_the_bound_rows_keep_their_other_references():
+    rows, references = with_references([Recipe("a", transforms="strong", loss="focal"), Recipe("b")], bound=False)
+    assert not [r.name for r in rows if r.role == "target-supervised"]
+    assert references["target-supervised"] == {}
+    asked, with_bound = with_references([Recipe("a", transforms="strong", loss="focal"), Recipe("b")])
+    assert [r for r in asked if r.role != "target-supervised"] == rows
+    assert references["pooled"] == with_bound["pooled"]
+    assert references["plain"] == with_bound["plain"]

@@ -53,6 +53,11 @@ VARIANTS = {
         {"policy_update_every": 1, "policy_rate": 0.5},
         {"size": 5},
     ),
+    "learned_augmentation, with views": (
+        "learned_augmentation",
+        {"policy_update_every": 1, "views": "nnunet", "view_rate": 0.1},
+        {"size": 5, "norm": "batch"},
+    ),
     "learned_augmentation, by class": (
         "learned_augmentation",
         {"policy_update_every": 1, "class_specific": True, "pool": "jcsa"},
