@@ -288,7 +288,7 @@ def test_bad_input_is_answered_in_one_line_that_names_the_cure(run, imported, ar
         ("[[row]]\nmethod = 'erm'\ntraining = {rte = 1}", ['no setting of the trainer "rte"', '"rate"']),
         ("[[row]]\nmethod = 'erm'\ntraining = {rate = 'x'}", ["rate expects float"]),
         ("[[row]]\nmethod = 'erm'\nsampling = {batches = 'x'}", ["sampling.batches", "balanced"]),
-        ("[[row]]\nmethod = 'erm'\nsampling = {foreground = 3}", ["between 0 and 1, got 3"]),
+        ("[[row]]\nmethod = 'erm'\nsampling = {foreground = 3}", ["share between 0 and 1", "got 3"]),
         ("[[row]]\nmethod = 'erm'\ntest_time = 'tent'\ntest_time_options = {setps = 1}", ['"setps"', '"steps"']),
     ],
 )
