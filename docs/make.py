@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from shiftproof.catalogue import OWN_TRANSFORMS
 from shiftproof.cli.methods import described, names
 
 HERE = Path(__file__).parent / "methods"
@@ -41,11 +42,12 @@ def paragraphs(text: str) -> list[str]:
 def usage(name: str, setting: str) -> list[str]:
     if setting == "test-time adaptation":
         return [f"shiftproof study COHORT --methods erm/light,erm/light+{name}"]
-    lines = [f"shiftproof train COHORT --method {name}/light --hold-out site=C"]
+    row = name if name in OWN_TRANSFORMS else f"{name}/light"
+    lines = [f"shiftproof train COHORT --method {row} --hold-out site=C"]
     if "adaptation" in setting:
-        lines.append(f"shiftproof study COHORT --methods erm/light,{name}/light,{name}/light+target")
+        lines.append(f"shiftproof study COHORT --methods erm/light,{row},{row}+target")
     else:
-        lines.append(f"shiftproof study COHORT --methods erm/light,{name}/light")
+        lines.append(f"shiftproof study COHORT --methods erm/light,{row}")
     return lines
 
 

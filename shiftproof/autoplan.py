@@ -322,7 +322,8 @@ def parsed(text: str | None) -> dict[str, Any]:
         try:
             found[key.strip()] = kind(value)
         except ValueError:
-            raise OptionError(f"{key.strip()} of --plan auto is a number, got {value.strip()!r}") from None
+            what = "whole number" if kind is int else "number"
+            raise OptionError(f"{key.strip()} of --plan auto is a {what}, got {value.strip()!r}") from None
     _numbers(found.get("memory_gb", MEMORY_GB), found.get("base", BASE), LEAST_BATCH)
     return found
 
@@ -351,7 +352,7 @@ class _Reasons:
 
     def of(self, found: Fitting, batch: int, least: int) -> list[dict[str, Any]]:
         median = "x".join(f"{n:g}" for n in self.shape)
-        covers = all(n >= m for n, m in zip(found.patch, self.shape, strict=True))
+        covers = all(n >= round(m) for n, m in zip(found.patch, self.shape, strict=True))
         patch = f"the median scan, {median} voxels, in multiples of what the network divides by"
         if not covers:
             patch = f"the median scan, {median} voxels, shrunk until {_patches(least)} fit into {self.memory_gb:g} GB"

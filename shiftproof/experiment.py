@@ -29,6 +29,7 @@ from .names import choose, converted
 from .recipe import Recipe, build, build_network, check_needs, network_options
 from .train import Progress, Run, Trainer
 from .training.group import current
+from .transforms.policy_files import rare_when_learned
 from .transforms.presets import preset
 from .transforms.transform import Transform
 from .versions import versions
@@ -125,10 +126,13 @@ class Experiment:
     def declared(self) -> dict[str, Any]:
         """What identifies the run: resolved options, never a class or folder name."""
         cls = catalogue.method(self.recipe.method)
-        options = catalogue.check_options(self.recipe.method, cls, dict(self.recipe.options))
+        recipe = self.recipe.pinned()
+        options = catalogue.check_options(recipe.method, cls, dict(recipe.options))
+        transforms = {key: value for key, value in recipe.transforms_options.items() if key != "file"}
+        found = {"options": by_content(options), "transforms_options": transforms, "network": identity(recipe.network)}
         return _without_none(
             {
-                "recipe": self.recipe.as_dict() | {"options": options, "network": identity(self.recipe.network)},
+                "recipe": recipe.as_dict() | found,
                 "target": self.plan.target,
                 "classes": list(self.plan.classes),
                 "context": self.plan.context,
@@ -221,6 +225,8 @@ def patches_of(recipe: Recipe, plan: Plan) -> Patches:
     """
     given = recipe.sampling.get("foreground", Patches.foreground)
     foreground: float | dict[int, float]
+    if plan.task != "segmentation" and (isinstance(given, Mapping) or "background" in recipe.sampling):
+        raise OptionError(f"sampling places patches around structures; in {plan.task} a scan is shown whole")
     if isinstance(given, Mapping):
         if plan.target.get("kind") == "multi-label":
             raise OptionError("sampling.foreground is one share where structures overlap, got one of each structure")
@@ -325,12 +331,13 @@ KINDS: dict[str, Any] = {
 
 def transform_of(recipe: Recipe, plan: Plan) -> Transform:
     spacing = [s for s in plan.spacing_mm[: plan.dimensions] if s is not None]
-    options = {
-        name: value if value is None or name not in KINDS else converted(f"transforms_options.{name}", value, KINDS[name])
-        for name, value in recipe.transforms_options.items()
-    }
+    options = dict(recipe.transforms_options)
+    for name in [name for name in KINDS if options.get(name) is not None]:
+        options[name] = converted(f"transforms_options.{name}", options[name], KINDS[name])
     if options.pop("file_hash", None) is not None:
         recipe.pinned()  # refuses a file that has changed
+    if options.get("file") is not None and "rare" not in options and (kinds := rare_when_learned(options["file"])):
+        options["rare"] = list(kinds)
     if "rare" in options or "common" in options:
         options["rare"] = rare_drawn(options.get("rare"), plan)
     return preset(
@@ -367,6 +374,10 @@ def rare_drawn(rare: Sequence[str] | None, plan: Plan) -> tuple[int, ...]:
     return indices
 
 
+MANY = 64
+"""Training domains where their number is not known: a method that holds some of them out must not be refused."""
+
+
 def require_sound(recipe: Recipe, plan: Plan) -> None:
     """What can be found wrong with a recipe before any run: unknown options and classes, values of the wrong kind.
 
@@ -386,7 +397,8 @@ def require_sound(recipe: Recipe, plan: Plan) -> None:
         check_needs(recipe, cls, task.name, dataclasses.replace(setting, sources=max(2, cls.needs.sources)))
         with torch.device("meta"):  # takes no memory
             network = build_network(recipe, task, setting, plan, weights=False)
-        cls(network, task, setting, **options)  # its own checks: rare classes, lengths, shares, files
+        many = setting_of(recipe, plan, [f"domain {i}" for i in range(MANY)], MANY)
+        cls(network, task, many, **options).require_files()  # and its own checks: rare classes, lengths, shares
         if recipe.network.get("weights") is not None:
             build_network(recipe, task, setting, plan)
         task.loss(*task.blank((2,) * plan.dimensions))
@@ -407,20 +419,34 @@ def require_batch(recipe: Recipe, trainer: Trainer, domains: Sequence[str]) -> N
     """What can be found wrong with a batch's size before any run.
 
     Raises:
-        OptionError: If a batch has to hold every training domain and is smaller than their number.
+        OptionError: If a batch has to hold every training domain and is smaller than their number, or the method mixes
+            samples and there are too few.
     """
-    batches = recipe.sampling.get("batches", catalogue.method(recipe.method).needs.batches)
+    cls = catalogue.method(recipe.method)
+    batches = recipe.sampling.get("batches", cls.needs.batches)
     size = int(recipe.training.get("batch", trainer.batch))
     if batches == "balanced" and size < len(domains):
         raise OptionError(
             f'row "{recipe.name}": a batch of {size} cannot hold each of the {len(domains)} training domains, which '
             f"{recipe.method} compares; use a batch of at least {len(domains)}"
         )
+    least = cls.least_batch(**catalogue.check_options(recipe.method, cls, dict(recipe.options)))
+    if size < least:
+        raise OptionError(
+            f'row "{recipe.name}": {recipe.method} mixes samples of a batch with each other and needs {least} of them, '
+            f"got {size}; use a larger batch"
+        )
 
 
 def identity(network: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a recipe's network from others: of weights their content, not where they lie."""
     return {key: value for key, value in nets.pinned(network).items() if key != "weights"}
+
+
+def by_content(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a method, without the place of a policy's file where its content is noted."""
+    known = options.get("policy_hash") is not None
+    return {key: value for key, value in options.items() if not (known and key == "policy_file")}
 
 
 def _without_none(value: Any) -> Any:

@@ -151,6 +151,8 @@ class Recipe:
             table["network"].pop("weights", None)
         if "file_hash" in table["transforms_options"]:
             table["transforms_options"].pop("file", None)
+        if "policy_hash" in table["options"]:
+            table["options"].pop("policy_file", None)
         # A source-only reference and a row with the same recipe are the same training.
         table["role"] = "target" if self.role == "target-supervised" else "row"
         return hashlib.sha256(json.dumps(table, sort_keys=True, default=list).encode()).hexdigest()[:12]
@@ -173,13 +175,18 @@ class Recipe:
             from .transforms.policy_files import policy_hash
 
             options["file_hash"] = policy_hash(options["file"], expected=options.get("file_hash"))
-        views = dict(self.test_time_options)
-        if views.get("policy_file") is not None:
-            from .transforms.policy_files import policy_hash
+        own, views = dict(self.options), dict(self.test_time_options)
+        for table in (own, views):
+            if table.get("policy_file") is not None:
+                from .transforms.policy_files import policy_hash
 
-            views["policy_hash"] = policy_hash(views["policy_file"], expected=views.get("policy_hash"))
+                table["policy_hash"] = policy_hash(table["policy_file"], expected=table.get("policy_hash"))
         return dataclasses.replace(
-            self, network=nets.pinned(self.network), transforms_options=options, test_time_options=views
+            self,
+            options=own,
+            network=nets.pinned(self.network),
+            transforms_options=options,
+            test_time_options=views,
         )
 
     def setting_words(self) -> str:

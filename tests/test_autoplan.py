@@ -207,6 +207,15 @@ def test_pictures_are_planned_in_two_dimensions(tmp_path):
     assert "slices one at a time" in why(plan, "dimensions")
 
 
+def test_a_median_between_two_sizes_is_covered_by_the_rounded_one(tmp_path):
+    from shiftproof.autoplan import _Reasons
+
+    found = Budget(8e9, 1, 2, 8, 2).fitting((24.5, 24, 24), (1, 1, 1))
+    assert found.patch == (24, 24, 24)
+    patch, *_ = _Reasons(8.0, [24.5, 24.0, 24.0], 100, None, None).of(found, 2, 2)
+    assert patch["why"] == "the median scan, 24.5x24x24 voxels, in multiples of what the network divides by"
+
+
 def test_everything_stands_in_the_file_and_older_files_are_read(tmp_path):
     table = cohort(tmp_path)
     plan = auto_plan(table, memory_gb=0.2, base=8)
@@ -296,6 +305,7 @@ def test_the_command_lines_words():
         "auto,memory=4": 'no option of --plan auto "memory"; did you mean "memory_gb"',
         "auto,memory_gb": "auto,OPTION=VALUE",
         "auto,memory_gb=much": "memory_gb of --plan auto is a number, got 'much'",
+        "auto,base=2.5": "base of --plan auto is a whole number, got '2.5'",
         "auto,memory_gb=-1": "memory_gb is a number of GB above 0",
         "auto,base=0": "base and batch are at least 1",
     }.items():

@@ -116,6 +116,18 @@ def test_selections_name_the_sides_where_the_folder_does_not(cohort):
     assert rest["test"].domains == ["B", "C"]
 
 
+def test_whoever_a_model_has_seen_in_any_way_is_not_unseen_whatever_a_selection_leaves_out(cohort):
+    own = {"train": ["a1", "b1"], "validation": ["a2"], "target": ["c1"]}  # c1 without its label
+    seen = model(information={"subjects": {side: [*map(digest, names)] for side, names in own.items()}})
+    assert sides_of(seen, cohort, test=None, train=None)["test"].subjects == ["b2", "c2"]
+    assert sides_of(seen, cohort, test=None, train="site=A")["test"].subjects == ["b2", "c2"]
+    with pytest.raises(SplitError, match="both sides of training and test: b1;"):
+        sides_of(seen, cohort, test="site=B", train="site=A")
+    named = sides_of(seen, cohort, test=cohort.of_subjects(["a2", "b2"]), train=None)
+    assert named["test"].subjects == ["a2", "b2"]
+    assert "validation" not in named  # a2 counts once
+
+
 def test_another_cohort_is_the_unseen_side(cohort, tmp_path):
     other = cohort.where(site="C")
     found = sides_of(knowing(["a1", "a2", "b1"]), cohort.where(site=["A", "B"]), test=other, train=None)
@@ -131,7 +143,8 @@ def test_another_cohort_is_the_unseen_side(cohort, tmp_path):
         ({}, SplitError, "does not say which of these subjects it was trained on"),
         ({"train": "site=A", "test": "site=A,C"}, SplitError, "both sides of training and test: a1, a2"),
         ({"train": "sit=A"}, CohortError, "COLUMN=VALUE"),
-        ({"train": "site=Z", "test": "site=C"}, SplitError, "on the train side"),
+        ({"train": "site=Z", "test": "site=C"}, CohortError, "no labelled scan has site=Z; there are A, B, C"),
+        ({"train": "site=A", "test": "site=B,Z"}, CohortError, "no labelled scan has site=Z; there are A, B, C"),
         ({"train": "site=A,B,C"}, SplitError, "on the test side"),
         ({"train": "site=A", "cap": 0}, OptionError, "at least 1 voxel"),
         ({"train": "site=A", "pairs": "some"}, OptionError, "strongest"),
@@ -154,8 +167,14 @@ def test_other_classes_and_numbers_are_refused(cohort):
 def test_subjects_of_a_run_are_known_from_its_run_file(tmp_path):
     (tmp_path / "run.toml").write_text('[subjects]\ntrain = ["a1"]\nvalidation = ["a2"]\n')
     found = recorded(dataclasses.replace(model(), folder=tmp_path / "model"))
-    assert found == {"train": {digest("a1")}, "validation": {digest("a2")}}
+    assert found == {"train": {digest("a1")}, "validation": {digest("a2")}, "target": set()}
     assert recorded(model()) == {}
+    lists = (
+        'train = ["a1"]\nvalidation = ["a2"]\n"validation, in training" = ["b1"]\n"target, without labels" = ["c1"]\n'
+    )
+    (tmp_path / "run.toml").write_text(f"[subjects]\n{lists}")
+    found = recorded(dataclasses.replace(model(), folder=tmp_path / "model"))
+    assert found == {"train": {digest("a1")}, "validation": {digest("a2"), digest("b1")}, "target": {digest("c1")}}
 
 
 def test_a_reservoir_is_an_even_sample_of_its_cap():

@@ -109,6 +109,7 @@ def logits(
     for side in sides.values():
         require_classes(loaded, side)
     facts = {"model": loaded.folder.name, "hash": loaded.hash, "cap": cap, "seed": seed}
+    facts["samples"] = samples_of(loaded)
     if loaded.recipe is not None:
         facts["row"] = loaded.recipe.name
     found = Logits(truths, columns_of(loaded), [], facts)
@@ -161,6 +162,11 @@ def columns_of(model: Model) -> list[str]:
     """Names of the columns of the scores."""
     several = model.plan.target.get("kind") == "multi-label" and model.plan.task == "segmentation"
     return model.classes[1:] if several else model.classes
+
+
+def samples_of(model: Model) -> str:
+    """What is counted."""
+    return "voxels" if model.plan.task == "segmentation" else "scans"
 
 
 def require_classes(model: Model, cohort: Cohort) -> None:

@@ -82,9 +82,10 @@ def sides_of(
             f"subjects on both sides of training and test: {', '.join(both[:5])}; a subject has one side, "
             "so name unseen ones with test, or others with train"
         )
-    if "validation" in sides:  # who is named as unseen is counted there alone
+    named = set(other.subjects)
+    if "validation" in sides and named & set(sides["validation"].subjects):  # who is named as unseen is counted there
         kept = sides["validation"]
-        sides["validation"] = kept.of_subjects([s for s in kept.subjects if s not in set(other.subjects)])
+        sides["validation"] = kept.of_subjects([s for s in kept.subjects if s not in named])
     for side in ("train", "test"):
         if not len(sides[side]):
             raise SplitError(

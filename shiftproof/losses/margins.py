@@ -16,6 +16,7 @@ classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Demands:
         eps: Added inside logarithms and to 1 - q; 1e-6 in the papers' code.
 
     Raises:
-        OptionError: For a number below 0.
+        OptionError: For a number below 0, or one that is not finite.
     """
 
     rare: Tensor
@@ -49,8 +50,8 @@ class Demands:
 
     def __post_init__(self) -> None:
         for name in ("margin", "gamma", "eps"):
-            if getattr(self, name) < 0:
-                raise OptionError(f"{name} is at least 0 (which turns it off), got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise OptionError(f"{name} is a number from 0 on (0 turns it off), got {getattr(self, name)}")
 
     @property
     def pushed(self) -> Tensor:

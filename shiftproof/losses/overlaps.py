@@ -6,6 +6,7 @@ over all samples, and each is given the same value; without `background` class 0
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Tensor
@@ -62,7 +63,7 @@ def f_beta_of(terms: Terms, beta: float, background: bool, batch: bool) -> Tenso
     Raises:
         OptionError: If beta is not above 0.
     """
-    if beta <= 0:
+    if not 0 < beta < math.inf:
         raise OptionError(f"beta of F-beta is above 0 (1 is Dice, above it less is missed), got {beta}")
     p, y = terms.p, terms.target
     true, false, missed = (p * y).sum(2), (p * (1 - y)).sum(2), ((1 - p) * y).sum(2)

@@ -24,7 +24,8 @@ class AsymmetricCombination(Method):
     Each batch is learned three times, in optimiser steps of their own: as it is, moved in the direction that hurts
     what is rare most, and mixed so that what is rare wins. All three use the recipe's loss. The focal part is that
     loss: the combination as published is this method with `loss = "rare_focal"`, gamma 2, or "margin_focal+dice" for
-    networks that are trained with Dice; `recommended_loss` has the words.
+    networks that are trained with Dice; `recommended_loss` has the words. Where only some classes are rare, both
+    are told: `rare` here and in `loss_options`.
 
     Paper: Z. Li, K. Kamnitsas, B. Glocker, "Analyzing Overfitting under Class Imbalance in Neural Networks for Image
     Segmentation", IEEE TMI 40 (2021), https://arxiv.org/abs/2102.10365. Deviations: those of the methods `adversarial`
@@ -81,6 +82,10 @@ class AsymmetricCombination(Method):
         if plain:
             # Of this instance: only here are the patches wanted.
             vars(self)["needs"] = replace(self.needs, plain=True)
+
+    @classmethod
+    def least_batch(cls, **options: Any) -> int:
+        return 1 if options.get("mixup") == "off" else 2
 
     def update(self, batch: Batch, step: Step) -> Losses:
         samples = patches_of(batch, plain=self.plain)

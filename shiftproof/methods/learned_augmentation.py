@@ -21,6 +21,7 @@ from ..tasks.multi_label import MultiLabelSegmentation
 from ..tasks.task import Task
 from ..transforms.policies import Choices, Policy
 from ..transforms.policy_files import fitted, parsed, read_policy, to_json
+from ..transforms.policy_files import policy_hash as hash_of
 from ..transforms.pool import Pool
 from ..transforms.views import Views
 from .method import Losses, Method, Needs, Part, Setting, Step, Weights
@@ -69,6 +70,7 @@ class LearnedAugmentation(Method):
         preset: Probabilities at the start: "uniform", "nnunet", "deepmedic", "weak" or "weaker"; None takes "uniform"
             for "talk" and "nnunet" for "jcsa".
         policy_file: A saved policy.json to start from instead, made for the same pool.
+        policy_hash: What the file's content must amount to; a study notes it, so that a row means one policy.
         learn: Whether the policy changes; it is fixed otherwise.
         class_specific: A policy of its own for patches that were drawn on a rare structure, or of a rare class.
         rare: Names of the classes that are rare; None means all structures of a segmentation. Whole images are of one
@@ -103,6 +105,7 @@ class LearnedAugmentation(Method):
         pool: Literal["talk", "jcsa"] = "talk",
         preset: str | None = None,
         policy_file: str | None = None,
+        policy_hash: str | None = None,
         learn: bool = True,
         class_specific: bool = False,
         rare: tuple[str, ...] | None = None,
@@ -133,7 +136,8 @@ class LearnedAugmentation(Method):
                 "class_specific needs classes that are rare; name them: rare = [...], "
                 f"of {', '.join(task.classes) or 'a task with classes'}"
             )
-        self.policy_file, self.learn, self.class_specific = policy_file, learn, class_specific
+        self.policy_file, self.policy_hash = policy_file, policy_hash
+        self.learn, self.class_specific = learn, class_specific
         self.policy_rate, self.policy_update_every, self.reach = policy_rate, policy_update_every, reach
         self.pool = pool_of(pool, setting, task.spatial, destroying=destroying, mirror_axes=mirror_axes)
         start = preset or ("uniform" if pool == "talk" else "nnunet")
@@ -165,8 +169,13 @@ class LearnedAugmentation(Method):
 
     def begin(self, phase: str, reader: object) -> None:
         """A saved policy becomes the first one; afterwards it is state, and the file is not needed."""
+        self.require_files()
+
+    def require_files(self) -> None:
+        """Starts from the saved policy, where one is named."""
         if self.policy_file is None:
             return
+        hash_of(self.policy_file, expected=self.policy_hash)
         content = read_policy(self.policy_file)
         saved = fitted(content, self.pool)
         if saved.sets != self.policy.sets:

@@ -220,6 +220,13 @@ class Method(nn.Module):
         What it computes must be kept as state (buffers, extra state): a resumed run does not call it again.
         """
 
+    def require_files(self) -> None:
+        """Called before any run: files that training starts from must be there and fit.
+
+        Raises:
+            OptionError: If one does not.
+        """
+
     def predict(self, samples: Samples) -> Prediction:
         """What is used after training; pure."""
         return self(samples)
@@ -239,6 +246,15 @@ class Method(nn.Module):
             options: The method's own, resolved.
         """
         return tuple(patch)
+
+    @classmethod
+    def least_batch(cls, **options: Any) -> int:
+        """How many samples a batch needs.
+
+        Args:
+            options: The method's own, resolved.
+        """
+        return 1
 
 
 class _Door(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -66,6 +66,10 @@ class Mixup(Method):
         if plain:
             # Of this instance: only here are the patches wanted.
             vars(self)["needs"] = replace(self.needs, plain=True)
+
+    @classmethod
+    def least_batch(cls, **options: Any) -> int:
+        return 2
 
     def update(self, batch: Batch, step: Step) -> Losses:
         losses: Losses = {}

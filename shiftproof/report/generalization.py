@@ -213,10 +213,14 @@ def errors_plot(part: Found, word: str) -> Plot:
     lines, digits = part["lines"], scale(part["metric"]).digits
     with style():
         figure, axes = strips(len(lines), title(part))
-        axes.set_xlim(*span_of([[line["errors"][side] for line in lines for side in MARKS], [0.0]]))
+        low, high = span_of([[line["errors"][side] for line in lines for side in MARKS], [0.0]])
+        axes.set_xlim(low, high)
+        # A number at the very edge would be cut off, and be read as another one.
+        axes.set_xticks([t for t in axes.get_xticks() if 0.03 <= (t - low) / (high - low) <= 0.97])
         for place, line in enumerate(lines):
             numbers = {side: line["errors"][side] for side in MARKS if math.isfinite(line["errors"][side])}
-            axes.plot([min(numbers.values()), max(numbers.values())], [place] * 2, color=RULE, lw=2.5, zorder=1)
+            if numbers:  # a row that predicts a structure nowhere has no precision
+                axes.plot([min(numbers.values()), max(numbers.values())], [place] * 2, color=RULE, lw=2.5, zorder=1)
             for side, value in numbers.items():
                 marker, colour, _ = MARKS[side]
                 axes.scatter([value], [place], s=30, marker=marker, color=colour, lw=0, zorder=3)
@@ -237,7 +241,9 @@ def errors_plot(part: Found, word: str) -> Plot:
 
 def notes(results: Results, found: list[Found]) -> str:
     """What was asked, of how many, in words."""
-    asked, word = found[0]["lines"][0]["subjects"], results.domain_word
+    word = results.domain_word
+    # Not everybody has every structure.
+    asked = {side: max(line["subjects"][side] for part in found for line in part["lines"]) for side in MARKS}
     return (
         f"Errors of the final weights on {count(asked['train'], 'training subject')} and "
         f"{count(asked['validation'], 'held-back subject')} of the training {plural(word)}, scored as the held-out "

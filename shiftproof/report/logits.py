@@ -19,7 +19,7 @@ from ..errors import RunError
 from ..files import write_text
 from ..statistics.densities import edges, level_of, unpacked
 from .figures import WIDTH, elided
-from .numbers import number, percent, tied
+from .numbers import TIE, known, number, percent, tied
 from .results import Results
 from .scripts import TEMPLATES, policy
 from .svg import FAINT, INK, PALETTE, RULE, Plot, inline, style
@@ -41,6 +41,12 @@ SMOOTH = 0.8
 
 STILL = 0.1
 """A shift of less, in SD of the training samples, is not said to be one."""
+
+FEW = 10
+"""Samples on a side below which an SD is said to be none to rely on."""
+
+LEFT = 0.18
+"""Share of a figure's width in front of its axes: numbers such as -12.5, and the axis's name."""
 
 PANELS = 4
 ROWS = 4
@@ -74,11 +80,12 @@ def logits_report(folder: Path) -> Path:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"inline": inline, "tied": tied}
+    environment.filters |= {"inline": inline, "tied": tied, "grouped": grouped}
     path = Path(folder) / "logits.html"
     text = environment.get_template("logits.html.j2").render(
         found=found,
         plots=plots([found], [""]),
+        omitted=drawn([found])[1],
         columns=COLUMNS,
         alone=ALONE,
         lines=table(found),
@@ -105,7 +112,7 @@ def table(found: Found) -> list[tuple[str, list[tuple[str, str]]]]:
             continue
         by_case = line["by_case"]
         cells = [
-            (f"{line['n_test']:,}".replace(",", " "), f"{line['n_train']:,}".replace(",", " ")),
+            (grouped(line["n_test"]), grouped(line["n_train"])),
             (number(line["mean_test"], 2), number(line["mean_train"], 2)),
             (number(line["median_test"], 2), number(line["median_train"], 2)),
             (number(line["shift"], 2, signed=True), ""),
@@ -117,47 +124,77 @@ def table(found: Found) -> list[tuple[str, list[tuple[str, str]]]]:
     return result
 
 
+def grouped(n: int) -> str:
+    """20 000, in one piece."""
+    return f"{n:,}".replace(",", TIE)
+
+
 def case_table(found: Found) -> list[tuple[str, list[str]]]:
     """Margins of each scan."""
     return [
         (
             c["subject"] if c["scan"] == 1 else f"{c['subject']} ({c['scan']})",
-            [c["domain"], LOOKS[c["side"]][2], c["truth"], str(c["n"]), number(c["mean"], 2), number(c["median"], 2),
-             percent(c["crossing"])],
+            [c["domain"], LOOKS[c["side"]][2], c["truth"], grouped(c["n"]), number(c["mean"], 2),
+             number(c["median"], 2), percent(c["crossing"])],
         )
         for c in found["cases"]
     ]  # fmt: skip
 
 
+def moved(found: Found) -> list[Found]:
+    """Shifts to the unseen side, the largest first."""
+    lines = [s for s in found["shifts"] if s["to"] == "test" and s["n_train"] and s["n_test"]]
+    return sorted(lines, key=lambda s: -s["normalised"] if known(s["normalised"]) else math.inf)
+
+
 def words(found: Found) -> list[str]:
     """What the numbers say, class by class, the largest shift first."""
-    lines = [s for s in found["shifts"] if s["to"] == "test" and s["n_train"] and s["n_test"]]
+    lines = moved(found)
     if not lines:
         return ["No class occurs on both sides: there is nothing to compare."]
-    lines.sort(key=lambda s: -(s["normalised"] if s["normalised"] is not None else -math.inf))
     said = [sentence(line) for line in lines]
     first, last = lines[0], lines[-1]
-    if len(lines) > 1 and (first["normalised"] or 0.0) >= STILL:
+    if len(lines) > 1 and known(last["normalised"]) and first["normalised"] >= STILL:
         said.append(
             f"The class that moves most is {first['truth']} ({number(first['normalised'], 2, signed=True)} SD of "
             f"training), least {last['truth']} ({number(last['normalised'], 2, signed=True)} SD)."
         )
+    few = [line["truth"] for line in lines if min(line["n_train"], line["n_test"]) < FEW]
+    if few:
+        said.append(f"Fewer than {FEW} samples on a side: {', '.join(few)}. Shifts in SD of so few say little.")
     return said
 
 
 def sentence(line: Found) -> str:
-    moved = line["normalised"] if line["normalised"] is not None else math.nan
-    if not abs(moved) >= STILL:
-        way = "where those of training lie"
-    elif moved > 0 > line["mean_test"]:
-        way = "beyond the boundary on average"
-    else:
-        way = f"{'nearer to' if moved > 0 else 'farther from'} the boundary than those of training"
+    way = where(line["normalised"], line["mean_train"], line["mean_test"])
     return (
         f"Unseen samples of {line['truth']} lie {way}: mean margin "
         f"{number(line['mean_test'], 2)} against {number(line['mean_train'], 2)}, a shift of "
         f"{number(line['shift'], 2, signed=True)} ({number(line['normalised'], 2, signed=True)} SD); "
-        f"{percent(line['crossing'])} of them lie beyond it, of training {percent(line['crossing_train'])}."
+        f"{percent(line['crossing'])} of them lie beyond the boundary, of training {percent(line['crossing_train'])}."
+    )
+
+
+def where(by: float | None, seen: float, unseen: float) -> str:
+    """Where samples lie, by how much they moved in SD and the mean margins of both sides."""
+    if by is None or not math.isfinite(by):  # no spread in training: a direction is all that is known
+        by = math.copysign(STILL, seen - unseen) if seen != unseen else 0.0
+    if abs(by) < STILL:
+        return "where those of training lie"
+    if by > 0:
+        if seen <= 0:
+            return "farther beyond the boundary than those of training"
+        return (
+            "on the wrong side of the boundary on average"
+            if unseen <= 0
+            else "nearer to the boundary than those of training"
+        )
+    if unseen <= 0:
+        return "beyond the boundary, less far than those of training"
+    return (
+        "on the right side of the boundary on average, where those of training are not"
+        if seen <= 0
+        else "farther from the boundary than those of training"
     )
 
 
@@ -235,13 +272,23 @@ def section(results: Results, found: Found) -> Found | None:
     ordered = [*shown, *(r["name"] for r in results.recipes if r["name"] in cells and r["name"] not in shown)]
     return {
         "plots": plots([cells[name][key] for name in shown], shown),
+        "omitted": drawn([cells[name][key] for name in shown])[1],
         "training": f"held-out {results.domain_word} {held_out}, seed {seed}",
         "columns": COLUMNS,
         "alone": ALONE,
         "lines": [{"row": name, "lines": table(together[name])} for name in ordered],
-        "words": [f"{name}: {words(together[name])[0]}" for name in shown],
+        "words": row_words(together, shown),
+        "samples": cells[shown[0]][key].get("samples", "voxels"),
         "looks": {side: LOOKS[side] for side in cells[shown[0]][key]["sides"]},
     }
+
+
+def row_words(together: Mapping[str, Found], shown: Sequence[str]) -> list[str]:
+    """A sentence for each row, all of the class that moves most in the first: so rows can be compared."""
+    lines = {name: moved(together[name]) for name in shown}
+    first = next((own[0]["truth"] for own in lines.values() if own), None)
+    same = {name: next((line for line in own if line["truth"] == first), None) for name, own in lines.items()}
+    return [f"{name}: {sentence(line)}" for name, line in same.items() if line is not None]
 
 
 # Figures ---------------------------------------------------------------------------------------------------------
@@ -254,12 +301,8 @@ def plots(parts: Sequence[Found], names: Sequence[str]) -> list[Plot]:
         parts: Of each row, as `read_logits` gives it.
         names: Of the rows; "" for no name.
     """
-    truths = list(dict.fromkeys(p["truth"] for part in parts for p in part["panels"]))
-    if len(truths) > PANELS:  # classes that move are looked at first
-        moved = {s["truth"]: s["normalised"] or 0.0 for s in parts[0]["shifts"] if s["to"] == "test"}
-        truths = sorted(truths, key=lambda t: -moved.get(t, 0.0))[:PANELS]
     result = []
-    for truth in truths:
+    for truth in drawn(parts)[0]:
         every = [(name, part, p) for name, part in zip(names, parts, strict=True) for p in part["panels"]]
         several = [one for one in every if one[2]["truth"] == truth]
         wide = max(reach(side) for _, _, panel in several for side in panel["sides"].values())
@@ -267,8 +310,18 @@ def plots(parts: Sequence[Found], names: Sequence[str]) -> list[Plot]:
     return result
 
 
+def drawn(parts: Sequence[Found]) -> tuple[list[str], str]:
+    """The classes that have figures, those that move most in the first row; and what is to be said of others."""
+    truths = list(dict.fromkeys(p["truth"] for part in parts for p in part["panels"]))
+    if len(truths) <= PANELS:
+        return truths, ""
+    first = [s["truth"] for s in moved(parts[0])]
+    kept = sorted(truths, key=lambda t: first.index(t) if t in first else len(first))[:PANELS]
+    return kept, f"Drawn are {PANELS} of {len(truths)} classes, those that move most; the table has all."
+
+
 def shift_of(part: Found, truth: str) -> Found | None:
-    return next((s for s in part["shifts"] if s["truth"] == truth and s["to"] == "test"), None)
+    return next((s for s in moved(part) if s["truth"] == truth), None)
 
 
 def reach(side: Found) -> float:
@@ -291,18 +344,21 @@ def plot(panel: Found, shift: Found | None, name: str, wide: float) -> Plot:
     flat = panel["competitor"] is None
     with style():
         figure = Figure(figsize=(WIDTH, 2.3 if flat else 3.3))
-        axes = figure.add_axes((0.14, 0.21 if flat else 0.15, 0.82, 0.62 if flat else 0.70))
+        axes = figure.add_axes((LEFT, 0.21 if flat else 0.15, 0.96 - LEFT, 0.62 if flat else 0.70))
         (curves if flat else plane)(axes, panel, wide)
         axes.set_title(f"truly {elided(panel['truth'], 30)}", loc="left", fontsize=9, fontweight="bold", color=INK)
         if name:
-            figure.text(0.14, 0.965, elided(name), fontsize=8.5, color=FAINT, va="center")
+            figure.text(LEFT, 0.965, elided(name), fontsize=8.5, color=FAINT, va="center")
         axes.set_xlabel(f"logit of {panel['column']}")
         if not flat:
             axes.set_ylabel(f"logit of {panel['competitor']}")
-    numbers = ", ".join(f"{LOOKS[side][2]} n = {of['n']}" for side, of in panel["sides"].items())
+            axes.yaxis.set_label_coords(-0.155, 0.5)  # the same in all panels, and within the figure
+    numbers = ", ".join(f"{LOOKS[side][2]} n{TIE}={TIE}{grouped(of['n'])}" for side, of in panel["sides"].items())
     against = "0" if flat else f"that of {panel['competitor']}"
-    few = any(of["points"] for of in panel["sides"].values())
-    drawn = "density" if flat else "each sample" if few else "lines around 50 and 90 % of the samples"
+    few = [LOOKS[side][2] for side, of in panel["sides"].items() if of["points"]]
+    lines = "lines around 50 and 90 % of the samples"
+    some = "each sample" if len(few) == len(panel["sides"]) else f"{lines}, each sample of few ({', '.join(few)})"
+    drawn = "density" if flat else some if few else lines
     caption = (
         f"{name + ', ' if name else ''}truly {panel['truth']}: {drawn}, stars at the means ({numbers}); boundary: the "
         f"logit of {panel['column']} equals {against}{'; ' + beyond(shift) if shift else ''}."
@@ -311,7 +367,7 @@ def plot(panel: Found, shift: Found | None, name: str, wide: float) -> Plot:
         f"{LOOKS[side][2]} mean {', '.join(number(m, 1) for m in of['mean'])}" for side, of in panel["sides"].items()
     )
     alt = f"Density of logits{' of ' + name if name else ''}, true class {panel['truth']}: {means}."
-    return Plot(figure, caption, f"{alt} {beyond(shift)}." if shift else alt)
+    return Plot(figure, tied(caption), f"{alt} {beyond(shift)}." if shift else alt)
 
 
 def beyond(shift: Found) -> str:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +153,7 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
     run = experiment.train(run_folder)
     model = load_model(run_folder / "model", device=trainer.device)
     parameters = sum(p.numel() for p in experiment.method().network.parameters())
+    apart = {case.subject for cases in experiment.feed.streams.values() for case in cases}
 
     for row, cell in job.cells(folder).items():
         if status(cell) == "done":
@@ -161,7 +162,7 @@ def _train_and_score(folder: Path, study: Declaration, job: Job) -> None:
         try:
             own = model.with_recipe(study.row(row))
             side = side_of(study.row(row), split, study)
-            watch = watch_of(own, side, split, study)
+            watch = watch_of(own, side, split, study, apart)
             found = scored(own, split, cell / "predictions", study, watch)
             gap = None if watch is None else watch.rows(side, study.tolerance_mm, study.lesions)
         except StorageError:
@@ -212,13 +213,16 @@ class Scored:
         return {"answers.csv": self.answers, "rows.csv": self.rows}
 
 
-def watch_of(model: Any, side: Split, split: Split, study: Declaration) -> GapWatch | None:
-    """What looks at the run's own subjects, too; None where the study asks for nothing, or scores without labels."""
+def watch_of(model: Any, side: Split, split: Split, study: Declaration, apart: Collection[str] = ()) -> GapWatch | None:
+    """What looks at the run's own subjects, too; None where the study asks for nothing, or scores without labels.
+
+    `apart`: training subjects that the method validated on: no weights were fitted to them, and none was held back.
+    """
     if not study.gap_subjects or study.scoring != LABELS:
         return None
     from .gap import GapWatch
 
-    return GapWatch.of(model, side, split.test, study.gap_subjects)
+    return GapWatch.of(model, side, split.test, study.gap_subjects, apart)
 
 
 def scored(model: Any, split: Split, predictions: Path, study: Declaration, watch: GapWatch | None = None) -> Scored:

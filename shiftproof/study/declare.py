@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..catalogue import TEST_TIME
+from ..catalogue import OWN_TRANSFORMS, TEST_TIME
 from ..errors import OptionError, RunError
 from ..files import write_json
 from ..names import choose
@@ -204,18 +204,27 @@ def parse_rows(methods: str | None, recipes: Path | None, defaults: Mapping[str,
     usual, rows = dict(defaults or {}), []
     if recipes is not None:
         tables = [{k: v for k, v in r.items() if k != FAMILY} for r in _tables(recipes)]
-        rows += [Recipe.from_dict({**usual, **table} if table else table) for table in tables]
+        rows += [
+            Recipe.from_dict({**_open(usual, table.get("method")), **table} if table else table) for table in tables
+        ]
     for text in (methods or "").split(","):
         if text.strip():
             row = Recipe.parsed(text)
             named = {"transforms"} if "/" in text else set()
-            rows.append(dataclasses.replace(row, **{k: v for k, v in usual.items() if k not in named}))
+            found = _open(usual, row.method)
+            rows.append(dataclasses.replace(row, **{k: v for k, v in found.items() if k not in named}))
     if not rows:
         raise OptionError(
             "a study needs at least one row: --methods erm/light,dann or --recipes rows.toml; "
             f"adaptation at prediction: {', '.join(TEST_TIME)}"
         )
     return rows
+
+
+def _open(defaults: Mapping[str, Any], method: Any) -> dict[str, Any]:
+    """What a row of this method leaves open: not the augmentation, where the method augments by itself."""
+    own = isinstance(method, str) and method in OWN_TRANSFORMS
+    return {key: value for key, value in defaults.items() if not (own and key == "transforms")}
 
 
 def parse_families(recipes: Path | None) -> dict[str, str]:

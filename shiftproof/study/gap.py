@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from ..deploy.answer import Answer, answer_from, scores_of
 from ..deploy.model import Model
 from ..deploy.segment import label_of
 from ..evaluate.answers import rows_of_answers
-from ..evaluate.logits import Logits, columns_of, summary
+from ..evaluate.logits import Logits, columns_of, samples_of, summary
 from ..evaluate.rows import rows_of
 from ..evaluate.sides import drawn
 from ..evaluate.voxels import CaseLogits, VoxelLogits, scan_logits, truths_of
@@ -52,9 +52,10 @@ class GapWatch:
     scans: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Model, side: Split, test: Cohort, number: int) -> GapWatch:
-        """Fixed draws of so many subjects a side."""
-        cohorts = {"train": side.train, "validation": side.validation, "test": test}
+    def of(cls, model: Model, side: Split, test: Cohort, number: int, apart: Collection[str] = ()) -> GapWatch:
+        """Fixed draws of so many subjects a side; who is `apart` is of none."""
+        trained = side.train.of_subjects([s for s in side.train.subjects if s not in apart])
+        cohorts = {"train": trained, "validation": side.validation, "test": test}
         chosen = {name: set(drawn(cohort, number).subjects) for name, cohort in cohorts.items()}
         return cls(model, test.labels if isinstance(test.labels, LabelMap) else None, chosen)
 
@@ -98,7 +99,8 @@ class GapWatch:
     def summary(self) -> dict[str, Any] | None:
         """The logits as JSON has them; None of a regression."""
         truths = self._truths()
-        return summary(Logits(truths, columns_of(self.model), self.cases, {})) if truths else None
+        facts = {"samples": samples_of(self.model)}
+        return summary(Logits(truths, columns_of(self.model), self.cases, facts)) if truths else None
 
     def _truths(self) -> list[Any]:
         return [] if self.model.plan.task == "regression" else truths_of(self.model.plan.target, self.model.classes)

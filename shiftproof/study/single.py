@@ -50,7 +50,7 @@ def train(
         Steps, seconds, validation on held-back subjects of the training domains, mean of the task's primary metric
         over the held-out subjects by structure, and where the model lies.
     """
-    trainer = trainer or Trainer()
+    trainer, recipe = trainer or Trainer(), recipe.pinned()
     table = Cohort.read(cohort, domain=domain)
     if hold_out is not None:
         split = held_out_split(table, hold_out, seed=SPLIT_SEED)

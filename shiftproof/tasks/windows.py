@@ -137,7 +137,8 @@ def _blended(
     Sums live in a ring of a window's depth: slice z in place z modulo depth, freed as soon as it is given.
     """
     space = image.shape[1:]
-    xs, ys, zs = (positions(n, w, overlap) for n, w in zip(space, size, strict=True))
+    tiled = any(margin) and not overlap
+    xs, ys, zs = (positions(n, w, overlap, tiled=tiled) for n, w in zip(space, size, strict=True))
     corners = list(itertools.product(xs, ys))
     depth = size[2]
     wide = tuple(n + 2 * m for n, m in zip(size, margin, strict=True))
@@ -214,10 +215,16 @@ def filled(image: Tensor, size: Sequence[int], *, border: bool = False) -> tuple
     return F.pad(image, room), inside
 
 
-def positions(length: int, window: int, overlap: float) -> list[int]:
-    """Starts of windows that cover `length`, evenly spread, the last one ending at the end."""
+def positions(length: int, window: int, overlap: float, *, tiled: bool = False) -> list[int]:
+    """Starts of windows that cover `length`, the last one ending at the end.
+
+    Evenly spread, or with `tiled` a window apart, all but the last one: so a network that reads every f-th voxel reads
+    the same ones from window to window, if f divides the window.
+    """
     if length <= window:
         return [0]
+    if tiled:
+        return [*range(0, length - window, window), length - window]
     stride = max(1, int(window * (1 - overlap)))
     number = math.ceil((length - window) / stride) + 1
     return [round(i * (length - window) / (number - 1)) for i in range(number)]

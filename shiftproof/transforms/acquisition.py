@@ -54,7 +54,7 @@ def sharpen(image: Tensor, sigma: Tensor, *, out: Tensor | None = None) -> Tenso
     smooth, change = blur(image, sigma), torch.zeros_like(image)
     for axis in range(2, image.ndim):
         step = smooth.diff(dim=axis)
-        edge = torch.zeros_like(step.narrow(axis, 0, 1))
+        edge = torch.zeros_like(smooth.narrow(axis, 0, 1))
         change.add_(torch.cat([step, edge], axis)).sub_(torch.cat([edge, step], axis))
     return torch.sub(image, change, out=out)
 

@@ -179,10 +179,14 @@ def _initial(group: Group, preset: str, groups: int) -> Tensor:
     kinds = [_kind(option) for option in group.options[1:]]
     if groups > 1:
         return acting(group, shares[kinds[0]] if kinds[0] in shares else shares["noise"])
-    # One group for all operations: identity as often as none of them would act, the rest in their proportion.
-    known = {kind: shares.get(kind, 0.0) for kind in kinds}
+    # One group for all operations: identity as often as none of them would act, the rest in their proportion. What the
+    # published policies say of rotation, they say of each axis.
+    own = [
+        (kind, option.axes if kind == "rotate" else ()) for kind, option in zip(kinds, group.options[1:], strict=True)
+    ]
+    known = {key: shares.get(key[0], 0.0) for key in own}
     idle = math.prod(1 - share for share in known.values())
-    each = torch.tensor([known[kind] / kinds.count(kind) for kind in kinds])
+    each = torch.tensor([known[key] / own.count(key) for key in own])
     return torch.cat([torch.tensor([idle]), (1 - idle) * each / each.sum()]).clamp_min(1e-4).log()
 
 

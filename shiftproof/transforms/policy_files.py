@@ -92,6 +92,17 @@ def policy_hash(path: Path | str, *, expected: str | None = None) -> str:
     return found
 
 
+def rare_when_learned(path: Path | str) -> tuple[str, ...]:
+    """Classes whose patches were of the second kind when a policy for two kinds was learned.
+
+    None of them where these were all but the first class, which needs no names, or where the file does not say it.
+    """
+    content = read_policy(path)
+    said = content.get("provenance", {})
+    rare, classes = (tuple(map(str, said.get(key) or ())) for key in ("rare", "classes"))
+    return () if len(content["sets"]) < 2 or rare == classes[1:] else rare
+
+
 def parsed(text: str) -> dict[str, Any]:
     """The content of a policy's text.
 
@@ -102,13 +113,20 @@ def parsed(text: str) -> dict[str, Any]:
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise OptionError(f"its format is {content['format']}, this version reads {FORMAT}")
+        if not isinstance(content["groups"], list) or not content["groups"]:
+            raise OptionError("it has no groups of options")
         for group in content["groups"]:
+            if len(group["options"]) < 2:
+                raise OptionError(f"group {group['name']} needs at least 2 options, to choose from")
             for row in group["probabilities"]:
                 if len(row) != len(group["options"]) or not all(0 <= p <= 1 for p in row) or abs(sum(row) - 1) > 1e-3:
                     raise OptionError(f"group {group['name']} needs a probability for each option, with the sum 1")
             if len(group["probabilities"]) != len(content["sets"]):
                 raise OptionError(f"group {group['name']} needs probabilities of {len(content['sets'])} sets")
-        content["pool"], content["dimensions"], content["sets"]
+        content["pool"], content["dimensions"], content["sets"], [group["name"] for group in content["groups"]]
+        for part in ("history", "provenance"):
+            if not isinstance(content.get(part, {}), dict):
+                raise OptionError(f"its {part} is a table, got {content[part]!r}")
         if "views" in content:
             parsed(json.dumps(content["views"]))
     except OptionError:

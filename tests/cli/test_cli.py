@@ -290,6 +290,20 @@ def test_bad_input_is_answered_in_one_line_that_names_the_cure(run, imported, ar
         ("[[row]]\nmethod = 'erm'\nsampling = {batches = 'x'}", ["sampling.batches", "balanced"]),
         ("[[row]]\nmethod = 'erm'\nsampling = {foreground = 3}", ["share between 0 and 1", "got 3"]),
         ("[[row]]\nmethod = 'erm'\ntest_time = 'tent'\ntest_time_options = {setps = 1}", ['"setps"', '"steps"']),
+        ("[[row]]\nmethod = 'mixup'\noptions = {rare = ['tumour']}", ['no rare class "tumour"', "known: "]),
+        (
+            "[[row]]\nname = 'a'\nmethod = 'erm'\n[[row]]\nname = 'b'\nmethod = 'adversarial'\n"
+            "options = {rare = ['tumour']}",
+            ['row "b"', 'no rare class "tumour"'],
+        ),
+        (
+            "[[row]]\nmethod = 'learned_augmentation'\noptions = {class_specific = true, rare = ['tumour']}",
+            ['no rare class "tumour"'],
+        ),
+        ("[[row]]\nmethod = 'erm'\nloss = 'rare_focal'\nloss_options = {rare = ['tumour']}", ['class "tumour"']),
+        ("[[row]]\nmethod = 'erm'\nloss = 'rare_focal'\nloss_options = {asymmetric = 'false'}", ["expects bool"]),
+        ("[[row]]\nmethod = 'erm'\ntransforms_options = {rare = ['tumour']}", ['no rare class "tumour"']),
+        ("[[row]]\nmethod = 'erm'\nsampling = {foreground = {tumour = 0.5}}", ['"tumour"', "sampling.foreground"]),
     ],
 )
 def test_a_recipe_is_read_to_the_last_option_before_anything_starts(run, imported, tmp_path, toml, words):

@@ -110,3 +110,13 @@ def test_rows_of_a_file_keep_their_own_augmentation(tmp_path):
     found = parse_rows("erm,dann/light", rows, row_defaults("auto"))
     assert {r.name: r.transforms for r in found} == {"a": "strong", "b": "none", "erm": "strong", "dann/light": "light"}
     assert [r.transforms for r in parse_rows("erm", None, row_defaults(None))] == ["light"]
+
+
+def test_a_method_that_augments_by_itself_has_no_augmentation_planned(tmp_path):
+    from shiftproof.cli.options import row_defaults
+    from shiftproof.study.declare import parse_rows
+
+    rows = tmp_path / "rows.toml"
+    rows.write_text('[[row]]\nname = "a"\nmethod = "learned_augmentation"\n')
+    found = parse_rows("learned_augmentation", rows, row_defaults("auto"))
+    assert [r.transforms for r in found] == ["none", "none"]

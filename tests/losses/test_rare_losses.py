@@ -594,13 +594,16 @@ def test_options_without_rare_classes_stay_as_they_are():
 @pytest.mark.parametrize(
     ("family", "name", "options", "words"),
     [
-        (SOFTMAX, "large_margin", {"margin": -0.1}, "margin is at least 0"),
-        (SOFTMAX, "rare_focal", {"gamma": -1}, "gamma is at least 0"),
-        (SIGMOID, "margin_focal", {"eps": -1e-6}, "eps is at least 0"),
+        (SOFTMAX, "large_margin", {"margin": -0.1}, "margin is a number from 0 on"),
+        (SOFTMAX, "rare_focal", {"gamma": -1}, "gamma is a number from 0 on"),
+        (SIGMOID, "margin_focal", {"eps": -1e-6}, "eps is a number from 0 on"),
         (SOFTMAX, "f_beta", {"beta": 0}, "beta of F-beta is above 0"),
         (SIGMOID, "f_beta", {"beta": -1}, "beta of F-beta is above 0"),
         (SOFTMAX, "rare_focal", {"rare": (4,)}, "whole numbers from 0 to 3"),
         (SIGMOID, "rare_focal", {"rare": ["tumour"]}, "whole numbers from 0 to 3"),
+        (SOFTMAX, "large_margin", {"margin": float("nan")}, "margin is a number from 0 on.*nan"),
+        (SOFTMAX, "large_margin", {"asymmetric": "false"}, "large_margin.asymmetric expects bool, got 'false'"),
+        (FINDINGS, "rare_focal", {"gamma": "2"}, "rare_focal.gamma expects float, got '2'"),
         (WHOLE, "rare_focal", {}, "asks which classes are rare.*asymmetric = false"),
     ],
 )

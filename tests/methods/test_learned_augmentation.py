@@ -12,6 +12,7 @@ from shiftproof.data.plan import Plan
 from shiftproof.data.samples import Batch, Samples
 from shiftproof.deploy.model import load_model, save_model
 from shiftproof.errors import MethodError, OptionError
+from shiftproof.experiment import require_sound
 from shiftproof.methods.learned_augmentation import drawn_of
 from shiftproof.methods.method import Setting
 from shiftproof.parts.lookahead import exact_weight_gradient
@@ -354,6 +355,23 @@ def test_a_saved_policy_is_the_start_of_another_run(toys, tmp_path):
         toys.make(NAME, policy_file=str(path), pool="jcsa").begin("main", None)
     with pytest.raises(OptionError, match="there is no policy"):
         toys.make(NAME, policy_file=str(tmp_path / "none.json")).begin("main", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "there is no policy"), ({"dimensions": 3}, 'pool "talk" in 3D does not fit the pool "talk" in 2D')],
+)
+def test_a_row_whose_policy_does_not_fit_is_refused_before_any_run(toys, tmp_path, content, words):
+    path = tmp_path / "policy.json"
+    if content is not None:
+        saved = json.loads(toys.make(NAME).files()["policy.json"])
+        path.write_text(json.dumps(saved | content), encoding="utf-8")
+    plan = Plan(
+        2, "LPS", (1.0, 1.0, None), ("image",), ("background", "disc"), {"image": {"scheme": "zscore"}}, (16, 16)
+    )
+    row = Recipe("late", method=NAME, options={"policy_file": str(path)}, transforms="none")
+    with pytest.raises(OptionError, match=f'row "late": .*{words}'):
+        require_sound(row, plan)
 
 
 def test_a_trained_model_needs_its_policy_file_no_more(toys, tmp_path):

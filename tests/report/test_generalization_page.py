@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from shiftproof.errors import RunError
 from shiftproof.evaluate.logits import Logits, summary
 from shiftproof.evaluate.voxels import CaseLogits, Truth
 from shiftproof.report import report
-from shiftproof.report.generalization import generalization, plots, tables
-from shiftproof.report.logits import logits_report, read_cells, read_logits, section, shifts_of, words
+from shiftproof.report.generalization import errors_plot, generalization, plots, tables
+from shiftproof.report.logits import logits_report, read_cells, read_logits, row_words, section, shifts_of, where, words
+from shiftproof.report.logits import plots as logit_plots
 from shiftproof.report.reading import read_results
 
 ROWS = ["erm/none", "erm/strong"]
@@ -122,6 +124,36 @@ def test_errors_of_distances_are_the_distances(own_study):
     }
 
 
+def test_a_row_that_predicts_a_structure_nowhere_has_no_precision_and_no_marks(own_study):
+    for path in own_study.glob("cells/erm_strong/*/*/*.csv"):
+        table = pd.read_csv(path)
+        if "metric" in table:
+            empty = (table["metric"] == "precision") & (table["structure"] == "grey") & (table["row"] == "erm/strong")
+            table.loc[empty, "value"] = np.nan
+            table.to_csv(path, index=False)
+    results = read_results(own_study)
+    part = next(p for p in generalization(results) if (p["structure"], p["metric"]) == ("grey", "precision"))
+    assert [bool(np.isfinite(line["errors"]["test"])) for line in part["lines"]] == [True, False]
+    axes = errors_plot(part, "site").figure.axes[0]
+    assert len(axes.collections) == 3  # the three sides of the other row
+    assert 'id="generalization"' in report(own_study, viewer=False).read_text()
+
+
+@pytest.mark.parametrize("most", [0.0148, 0.0152, 0.149, 0.0951, 0.97, 1.0])
+def test_no_number_of_an_axis_is_cut_off(studied, most):
+    part = generalization(read_results(studied))[0]
+    for line in part["lines"]:
+        line["errors"] = {"train": 0.0, "validation": most / 2, "test": most}
+    figure = errors_plot(part, "site").figure
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    ticks = figure.axes[0].get_xticklabels()
+    assert len(ticks) >= 2
+    for box in (t.get_window_extent() for t in ticks):
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.width
+
+
 def test_the_page_has_both_sections(own_study):
     text = report(own_study, viewer=False).read_text()
     assert 'id="generalization"' in text
@@ -195,6 +227,93 @@ def test_words_tell_what_moved_and_what_did_not():
     assert "nothing to compare" in words({"shifts": []})[0]
 
 
+@pytest.mark.parametrize(
+    ("seen", "unseen", "expected"),
+    [
+        (3.0, 2.0, "nearer to the boundary than those of training"),
+        (3.0, -1.0, "on the wrong side of the boundary on average"),
+        (-1.0, -2.0, "farther beyond the boundary than those of training"),
+        (-2.0, -1.0, "beyond the boundary, less far than those of training"),
+        (-1.0, 1.0, "on the right side of the boundary on average, where those of training are not"),
+        (2.0, 3.0, "farther from the boundary than those of training"),
+        (2.0, 1.95, "where those of training lie"),
+    ],
+)
+def test_words_know_on_which_side_of_the_boundary_both_lie(seen, unseen, expected):
+    assert where(seen - unseen, seen, unseen) == expected
+
+
+def test_without_a_spread_in_training_the_direction_is_told():
+    assert where(None, 1.0, -1.0) == "on the wrong side of the boundary on average"
+    assert where(float("nan"), 1.0, 2.0) == "farther from the boundary than those of training"
+    assert where(None, 1.0, 1.0) == "where those of training lie"
+
+
+def test_of_many_classes_the_page_says_that_some_are_not_drawn(tmp_path):
+    names = [f"c{k}" for k in range(6)]
+    cases = [
+        CaseLogits(side, "A", 1, side, {n: np.random.default_rng(k).normal(0, 1, (40, 6)) for k, n in enumerate(names)})
+        for side in ("train", "test")
+    ]
+    found = summary(Logits([Truth(n, k) for k, n in enumerate(names)], names, cases, {}))
+    (tmp_path / "logits.json").write_text(json.dumps(found))
+    text = logits_report(tmp_path).read_text()
+    assert text.count("<svg") == 4
+    assert "Drawn are 4 of 6 classes" in text
+    (tmp_path / "logits.json").write_text(json.dumps(some_logits(1.0)))
+    assert "Drawn are" not in logits_report(tmp_path).read_text()
+
+
+def test_shifts_of_a_handful_of_samples_are_said_to_say_little():
+    cases = [
+        CaseLogits(f"{side}{i}", "A", 1, side, {"mild": np.array([[1.0 + i, 0.0]], np.float32)})
+        for side in ("train", "test")
+        for i in range(9)
+    ]
+    said = words(summary(Logits([Truth("mild", 0)], ["mild", "severe"], cases, {})))
+    assert said[-1] == "Fewer than 10 samples on a side: mild. Shifts in SD of so few say little."
+
+
+def test_a_class_without_a_normalised_shift_comes_last_and_moves_least_of_none():
+    found = some_logits(2.0)
+    background = next(s for s in found["shifts"] if (s["truth"], s["to"]) == ("background", "test"))
+    for nothing in (None, float("nan")):  # of one training, and as a mean over trainings
+        odd = {**background, "truth": "odd", "normalised": nothing}
+        said = words({"shifts": [background, odd, *(s for s in found["shifts"] if s["truth"] == "lesion")]})
+        assert [text.split(" lie")[0] for text in said] == [
+            f"Unseen samples of {c}" for c in ("lesion", "background", "odd")
+        ]
+
+
+def test_all_rows_are_told_of_one_class():
+    """Of the one that moves most in the first row, though another one does in the second."""
+    second = some_logits(0.0)
+    for s in second["shifts"]:
+        s["normalised"] = 9.0 if s["truth"] == "background" else s["normalised"]
+    said = row_words({"first": some_logits(2.0), "second": second}, ["first", "second"])
+    assert said[0].startswith("first: Unseen samples of lesion lie nearer to")
+    assert said[1].startswith("second: Unseen samples of lesion lie where those")
+
+
+def test_names_and_numbers_of_axes_lie_within_the_figure():
+    for found in (some_logits(2.0), {**some_logits(2.0), "panels": wide(some_logits(2.0)["panels"])}):
+        for one in logit_plots([found], ["a row"]):
+            axes, canvas = one.figure.axes[0], FigureCanvasAgg(one.figure)
+            box = axes.get_tightbbox(canvas.get_renderer())
+            assert box.x0 >= 0
+            assert box.y0 >= 0
+            numbers = max(t.get_window_extent().x1 - t.get_window_extent().x0 for t in axes.get_yticklabels())
+            assert axes.yaxis.label.get_window_extent().x1 <= axes.bbox.x0 - numbers
+
+
+def wide(panels: list) -> list:
+    """Logits of up to some thousands."""
+    for panel in panels:
+        for side in panel["sides"].values():
+            side["density"]["step"] *= 512
+    return panels
+
+
 @pytest.mark.parametrize("switch", [False, True])
 def test_a_page_of_its_own_needs_nothing_else(tmp_path, switch):
     (tmp_path / "logits.json").write_text(json.dumps(some_logits(1.0, switch=switch)))
@@ -214,7 +333,26 @@ def test_a_page_of_few_scans_shows_each(tmp_path):
         for i in range(6)
     ]
     (tmp_path / "logits.json").write_text(json.dumps(summary(Logits(truth, ["mild", "severe"], cases, {}))))
-    assert "each sample" in logits_report(tmp_path).read_text()
+    text = logits_report(tmp_path).read_text()
+    assert "truly mild: each sample, stars" in text
+
+
+def test_a_caption_says_of_which_sides_each_sample_is_drawn(tmp_path):
+    random = np.random.default_rng(0)
+    cases = [
+        CaseLogits(side, "A", 1, side, {"background": random.normal(0, 1, (n, 2)).astype(np.float32)})
+        for side, n in (("train", 300), ("validation", 20), ("test", 300))
+    ]
+    found = summary(Logits([Truth("background", 0)], ["background", "lesion"], cases, {}))
+    assert (
+        "lines around 50 and 90\xa0% of the samples, each sample of few (held back), stars"
+        in logit_plots([found], [""])[0].caption
+    )
+
+
+def test_where_scans_are_the_samples_no_voxels_are_spoken_of(tmp_path):
+    (tmp_path / "logits.json").write_text(json.dumps(some_logits(1.0) | {"samples": "scans"}))
+    assert "voxels" not in logits_report(tmp_path).read_text()
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"panels": []}'])

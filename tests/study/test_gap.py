@@ -12,7 +12,10 @@ from shiftproof.data.cohort import Cohort
 from shiftproof.data.splits import hold_out
 from shiftproof.recipe import Recipe
 from shiftproof.report import report
+from shiftproof.report.generalization import section
+from shiftproof.report.reading import read_results
 from shiftproof.study.declare import Declaration
+from shiftproof.study.gap import GapWatch
 from shiftproof.study.run import study
 from shiftproof.train import Trainer
 
@@ -100,8 +103,22 @@ def test_the_study_gathers_the_gaps_of_its_cells(looked_at, cell):
 
 
 def test_the_report_shows_the_gap_where_there_is_one(looked_at, plain):
-    assert 'id="generalization"' in report(looked_at, viewer=False).read_text()
-    assert 'id="generalization"' not in report(plain, viewer=False).read_text()
+    found = section(read_results(looked_at))
+    assert {(part["structure"], part["metric"]) for part in found["tables"]} >= {
+        ("disc", "dice"),
+        ("ring", "precision"),
+    }
+    assert found["notes"].startswith("Errors of the final weights on 3 training subjects and 3 held-back subjects")
+    assert section(read_results(plain)) is None
+
+
+def test_whom_a_method_validates_on_while_it_trains_is_neither_trained_on_nor_held_back(three_sites):
+    """No weights are fitted to them, but their labels steer."""
+    split = hold_out(Cohort.read(three_sites), "C", validation=0.5)
+    first, *others = split.train.subjects
+    watch = GapWatch.of(None, split, split.test, 6, {first})  # type: ignore[arg-type]  # no model is asked
+    assert watch.subjects["train"] == set(others)
+    assert first not in watch.subjects["validation"] | watch.subjects["test"]
 
 
 def test_a_scan_with_one_label_is_asked_in_the_same_way(tmp_path):
@@ -128,4 +145,4 @@ def test_a_scan_with_one_label_is_asked_in_the_same_way(tmp_path):
         if case["side"] != "test":  # a margin above 0 is a right answer
             own = gap[(gap["subject"] == case["subject"]) & (gap["metric"] == "correct")]["value"].item()
             assert own == (case["mean"] > 0)
-    assert report(out, viewer=False).exists()
+    assert "Logits of scans of each true class" in report(out, viewer=False).read_text()

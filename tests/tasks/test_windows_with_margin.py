@@ -95,6 +95,11 @@ def test_windows_tile_the_volume_once() -> None:
     assert sum(len(s) for s in seen) == 3 * 2 * 1
     assert {tuple(s.image.shape[1:]) for s in seen} == {(2, 14, 14, 14)}
     assert [first for first, _ in slabs] == [0]
+    # Where they do not fit, the last one alone is moved back to the end.
+    seen.clear()
+    row = torch.arange(20.0, dtype=torch.double).view(1, 20, 1, 1).expand(2, 20, 8, 8)
+    list(scored_slabs(scoring(valid(3), seen), row, window=(8, 8, 8), margin=(3, 3, 3), batch=100))
+    assert [s.image[:, 0, 3, 0, 0].tolist() for s in seen] == [[0, 8, 12]]
     assert usual_overlap((0, 3)) == 0
     assert usual_overlap(()) == usual_overlap((0, 0, 0)) == 0.5
 

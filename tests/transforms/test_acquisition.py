@@ -38,7 +38,7 @@ def test_blur_by_one_number_is_the_same_along_all_axes_and_zero_is_the_identity(
     torch.testing.assert_close(blur(image, torch.zeros(2)), image)
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 17, 12), (2, 2, 9, 12, 10)])
+@pytest.mark.parametrize("shape", [(2, 2, 17, 12), (2, 2, 9, 12, 10), (2, 2, 9, 1, 7)])
 def test_sharpening_takes_away_the_laplacian_of_the_blurred_image(shape: tuple[int, ...]):
     image, sigma = images(*shape), torch.tensor([0.5, 0.9])
     result = sharpen(image, sigma)

@@ -75,8 +75,11 @@ def test_of_one_group_the_operations_have_their_proportion():
     (p,) = Policy([group], preset="nnunet").probabilities()
     share = {name: p[0, [o.name.startswith(name) for o in group.options]].sum().item() for name in ("scale", "rotate")}
     share["mirror sagittal"] = p[0, group.names.index("mirror sagittal")].item()
-    assert share["rotate"] / share["scale"] == pytest.approx(0.1 / 0.2, rel=1e-3)
+    assert share["rotate"] / share["scale"] == pytest.approx(3 * 0.1 / 0.2, rel=1e-3)  # each of three axes has 0.1
     assert share["mirror sagittal"] / share["scale"] == pytest.approx(0.5 / 0.2, rel=1e-3)
+    # None of scale, three rotations, three mirrors, gamma, addition, multiplication (called contrast) and noise acts.
+    idle = 0.8 * 0.9**3 * 0.5**3 * 0.7 * 0.95 * 0.85 * 0.9
+    assert p[0, 0].item() == pytest.approx(idle, rel=1e-4)
 
 
 def test_options_are_drawn_with_their_probabilities_for_each_kind_of_patches():
@@ -290,12 +293,18 @@ def test_files_that_are_no_policy_for_this_are_answered_in_a_line(tmp_path: Path
         from_json(text, Pool("jcsa", dimensions=3, patch=(8, 8, 8)))
     broken = json.loads(text)
     broken["groups"][0]["probabilities"][0][0] += 0.5
+    alone = json.loads(text)
+    alone["groups"][0] |= {"options": ["identity"], "probabilities": [[1.0]]}
     for wrong, words in (
         ("{", "not the content"),
         ("[]", "not the content"),
         ("{}", "not the content"),
         (text.replace('"format": 1', '"format": 9'), "its format is 9"),
         (json.dumps(broken), "group scale needs a probability for each option"),
+        (text.replace('"name": "scale"', '"title": "scale"'), "not the content .*KeyError: 'name'"),
+        (json.dumps(json.loads(text) | {"provenance": [1]}), r"its provenance is a table, got \[1\]"),
+        (json.dumps(alone), "group scale needs at least 2 options"),
+        (json.dumps(json.loads(text) | {"groups": {}}), "it has no groups of options"),
     ):
         (tmp_path / "policy.json").write_text(wrong, encoding="utf-8")
         with pytest.raises(OptionError, match=words):
