@@ -41,12 +41,13 @@ class Study:
     fraction: float
     rows: pd.DataFrame
     declared: dict[str, Any]
+    folder: Path
 
     @classmethod
     def read(cls, folder: Path) -> Study:
         declared = json.loads((folder / "study.json").read_text())
         rows = pd.read_csv(folder / "rows.csv")
-        return cls(folder.name, float(declared["fraction"]), rows, declared)
+        return cls(folder.name, float(declared["fraction"]), rows, declared, folder)
 
     @property
     def names(self) -> list[str]:
@@ -172,6 +173,22 @@ def findings(studies: list[Study]) -> list[tuple[str, str, str]]:
     return found
 
 
+def margins(study: Study) -> list[dict[str, Any]]:
+    """Where each row puts lesion voxels, training and new people, means over trainings; see `shiftproof logits`."""
+    found = []
+    for name in study.names:
+        seen = []
+        for cell in sorted(study.folder.glob("cells/*/*/*/cell.json")):
+            path = cell.parent / "logits.json"
+            if json.loads(cell.read_text())["row"] == name and path.exists():
+                shifts = json.loads(path.read_text())["shifts"]
+                seen += [s for s in shifts if s["truth"] == "lesion" and s["to"] == "test"]
+        if seen:
+            keys = ("mean_train", "mean_test", "shift", "normalised", "crossing_train", "crossing")
+            found.append({"row": name, **{key: float(np.mean([s[key] for s in seen])) for key in keys}})
+    return found
+
+
 def printed(studies: list[Study]) -> str:
     lines = []
     for study in studies:
@@ -197,6 +214,16 @@ def printed(studies: list[Study]) -> str:
                 f"| {p['a']} | {p['b']} | {METRICS[p['metric']]} | {p['difference']:+.3f} ({p['low']:+.3f} to "
                 f"{p['high']:+.3f}) | {p['p']:.3f} | {p['p_corrected']:.3f} | {p['verdict']} |"
             )
+        lines += [
+            "",
+            "| voxels of lesion | mean margin (training, new) | shift | shift / SD | beyond the boundary (training, new) |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {m['row']} | {m['mean_train']:+.2f}, {m['mean_test']:+.2f} | {m['shift']:+.2f} | {m['normalised']:+.2f} | "
+            f"{m['crossing_train']:.0%}, {m['crossing']:.0%} |"
+            for m in margins(study)
+        ]
         lines.append("")
     told = findings(studies)
     if told:
@@ -245,7 +272,10 @@ def main() -> None:
         return
     studies = [Study.read(folder) for folder in options.studies]
     if options.json:
-        found = [{"study": s.name, "fraction": s.fraction, "scores": scores(s), "pairs": pairs(s)} for s in studies]
+        found = [
+            {"study": s.name, "fraction": s.fraction, "scores": scores(s), "pairs": pairs(s), "margins": margins(s)}
+            for s in studies
+        ]
         print(json.dumps({"studies": found, "findings": findings(studies)}, indent=1))
         return
     print(printed(studies))
