@@ -216,12 +216,12 @@ def printed(studies: list[Study]) -> str:
             )
         lines += [
             "",
-            "| voxels of lesion | mean margin (training, new) | shift | shift / SD | beyond the boundary (training, new) |",
+            "| voxels of lesion | mean margin: training, new | shift | shift / SD | beyond the boundary: both |",
             "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {m['row']} | {m['mean_train']:+.2f}, {m['mean_test']:+.2f} | {m['shift']:+.2f} | {m['normalised']:+.2f} | "
-            f"{m['crossing_train']:.0%}, {m['crossing']:.0%} |"
+            f"| {m['row']} | {m['mean_train']:+.2f}, {m['mean_test']:+.2f} | {m['shift']:+.2f} | "
+            f"{m['normalised']:+.2f} | {m['crossing_train']:.0%}, {m['crossing']:.0%} |"
             for m in margins(study)
         ]
         lines.append("")
