@@ -1,4 +1,4 @@
-"""Rare structures: tables of the studies of `examples/rare_structures*.toml` at several fractions of the subjects.
+"""Rare structures: tables of the studies of `examples/rare_structures*.toml` and `learned_augmentation.toml`.
 
 python benchmarks/imbalance.py divide COHORT OUT
 python benchmarks/imbalance.py tables STUDY [STUDY ...] [--json] > tables.md
@@ -29,7 +29,7 @@ from shiftproof.statistics import holm, interval, over_trainings, paired, per_su
 from shiftproof.statistics.subjects import per_training
 
 METRICS = {"dice": "Dice", "sensitivity": "sensitivity", "precision": "precision"}
-PLAIN, COMBINATION = "cross-entropy", "asymmetric combination"
+PLAIN, COMBINATION, LEARNED = "cross-entropy", "asymmetric combination", "learned"
 TECHNIQUES = ("large margin", "focal", "adversarial", "mixup", "augmentation")
 
 
@@ -86,13 +86,14 @@ def scores(study: Study) -> list[dict[str, Any]]:
 
 
 def pairs(study: Study) -> list[dict[str, Any]]:
-    """Each technique's asymmetric form against its symmetric one, and every row against cross-entropy.
+    """Each technique's asymmetric form against its symmetric one, every row against cross-entropy, learned against all.
 
     Holm's correction is over all of them and all metrics, as one table shows them.
     """
     names = study.names
     members = [(f"asymmetric {t}", t) for t in TECHNIQUES if t in names and f"asymmetric {t}" in names]
     members += [(name, PLAIN) for name in names if name != PLAIN and PLAIN in names]
+    members += [(LEARNED, name) for name in names if name != LEARNED and LEARNED in names]
     family: list[dict[str, Any]] = []
     for metric in METRICS:
         wide = study.subjects(metric)
