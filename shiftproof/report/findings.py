@@ -22,7 +22,7 @@ from .phrases import primary, remedies
 from .ranking import mixed_model, ranking
 from .reading import read_results
 from .results import Cell, Results
-from .roles import bound_of, plain_of, reference_of, selected, setting, upper_bound
+from .roles import bound_of, measured_on, plain_of, reference_of, selected, setting, upper_bound
 from .spread import spread, unseen_loss
 from .trainings import trainings_of
 from .words import evidence, headline
@@ -51,6 +51,7 @@ def summarise(results: Results) -> dict[str, Any]:
     trainings = trainings_of(single_trainings(results), results.cells) if results.kind == "study" else None
     comparisons = compared(wide, recipes, references, scale(results.primary), margin, trainings)
     chosen, validation = selected(results, recipes)
+    measured = measured_on(references, chosen, wide)
     found: dict[str, Any] = {
         "kind": results.kind,
         "name": str(results.facts.get("name") or (results.root.name if results.root else "evaluation")),
@@ -77,8 +78,9 @@ def summarise(results: Results) -> dict[str, Any]:
         "rows": [row_summary(results, values, wide, recipe, references, comparisons, validation) for recipe in recipes],
         "comparisons": comparisons,
         "selected": chosen,
-        "source_only": plain_of(chosen, references) if chosen else references.get("source-only"),
+        "source_only": plain_of(measured, references) if measured else references.get("source-only"),
         "target_supervised": upper_bound(references, chosen, wide),
+        "bounded": bool(references.get("target-supervised")),
         "cells": cell_counts(results.cells),
         "halving": halving(results.root),
     }

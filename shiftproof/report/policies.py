@@ -220,4 +220,4 @@ def changes(shown: Sequence[Panel]) -> str:
 
 def told(change: tuple[float, str, float, float]) -> str:
     _, option, before, after = change
-    return f"{option} {number(before, 3)} to {number(after, 3)}"
+    return f"{option} ({number(before, 3)} to {number(after, 3)})"

@@ -51,11 +51,17 @@ def bound_of(name: str, references: References) -> str | None:
     return next((bounds[row] for row in [name, *(r for r, p in pooled.items() if p == name)] if row in bounds), None)
 
 
-def upper_bound(references: References, chosen: str | None, wide: pd.DataFrame) -> str | None:
-    """The target-supervised row of the headline: the selected row's, else the first with scores."""
+def measured_on(references: References, chosen: str | None, wide: pd.DataFrame) -> str | None:
+    """The row whose references tell what an unseen domain costs: the selected one, else the first that has a bound."""
     bounds = references.get("target-supervised") or {}
-    named = [bound_of(chosen, references) if chosen else None, *bounds.values()]
-    return next((b for b in named if b in wide), None)
+    return next((r for r in [chosen, *bounds] if r and bound_of(r, references) in wide), chosen)
+
+
+def upper_bound(references: References, chosen: str | None, wide: pd.DataFrame) -> str | None:
+    """The target-supervised row of the headline: of the row that it is measured on."""
+    row = measured_on(references, chosen, wide)
+    bound = bound_of(row, references) if row else None
+    return bound if bound in wide else None
 
 
 def selected(results: Results, recipes: list[Recipe]) -> tuple[str | None, dict[str, float]]:

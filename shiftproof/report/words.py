@@ -120,6 +120,8 @@ def differ(found: Found) -> str:
 def why_no_drop(found: Found) -> str:
     names = {"source_only": "source-only", "target_supervised": "target-supervised"}
     there = {r["row"] for r in found["rows"] if r["overall"]["n"]}
+    if not found["bounded"]:
+        return "the study has no target-supervised reference"
     lacking = [word for key, word in names.items() if found[key] not in there]
     if not lacking:
         return "the two references share no subject"

@@ -178,7 +178,7 @@ def test_what_was_run_is_there_to_run_again(pages):
     [
         (SMALL, "No case can be shown: erm/strong kept no prediction of A-"),
         (SMALL | {"records": False}, "No run left a record of its training."),
-        (SMALL | {"rows": ["erm/strong", "dann/strong"]}, "reference have no scores"),
+        (SMALL | {"rows": ["erm/strong", "dann/strong"]}, "the study has no target-supervised reference"),
         (SMALL, "1 site held out"),
         ({"n": 1, "sites": ["A", "B"], "seeds": [0]}, "2 subjects are too few"),
         (SMALL | {"failed": [("erm/none", "A", 0), ("erm/strong", "A", 0)]}, "There are no scores to draw."),

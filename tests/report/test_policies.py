@@ -120,7 +120,7 @@ def test_an_operation_is_an_option_without_its_magnitude(option, name):
 
 def test_words_name_what_rose_and_fell_most():
     text = changes(panels([json.loads(learned(option=3, gain=2.0))], 0))
-    assert text.startswith("rose most: scale 0.15 0.")
+    assert text.startswith("rose most: scale 0.15 (0.")
     assert "fell most: " in text
     assert "scale 0.15" not in text.split("fell")[1]
     assert changes(panels([json.loads(learned(gain=0.0))], 0)).startswith("nothing changed in")

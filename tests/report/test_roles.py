@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from shiftproof.recipe import Recipe
-from shiftproof.report.roles import reference_of
+from shiftproof.report.roles import bound_of, measured_on, reference_of, upper_bound
 from shiftproof.study.declare import with_references
 
 
@@ -26,3 +28,17 @@ def test_without_the_bound_rows_keep_their_other_references():
     assert [r for r in asked if r.role != "target-supervised"] == rows
     assert references["pooled"] == with_bound["pooled"]
     assert references["plain"] == with_bound["plain"]
+
+
+def test_the_drop_is_read_from_a_row_that_has_a_bound_where_the_selected_one_has_none():
+    rows, references = with_references(
+        [Recipe("own", transforms="none", loss="focal"), Recipe("b", transforms="strong")]
+    )
+    wide = pd.DataFrame({r.name: [0.5, 0.6] for r in rows})
+    assert bound_of("own", references) is None
+    assert measured_on(references, "own", wide) == "b"
+    assert upper_bound(references, "own", wide) == "target-supervised/strong"
+    assert measured_on(references, "b", wide) == "b"
+    _, none = with_references([Recipe("b", transforms="strong")], bound=False)
+    assert measured_on(none, "b", wide) == "b"
+    assert upper_bound(none, "b", wide) is None

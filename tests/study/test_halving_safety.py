@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 from pathlib import Path
@@ -130,8 +131,8 @@ def test_replicates_keep_the_family_of_their_row(three_sites, tmp_path, monkeypa
         raise Stop
 
     monkeypatch.setattr(module, "halve", seen)
-    defaults = {name: getattr(value, "default", value) for name, value in zip(
-        command.__code__.co_varnames, command.__defaults__, strict=False)}  # fmt: skip
+    usual = {name: p.default for name, p in inspect.signature(command).parameters.items() if name != "typed"}
+    defaults = {name: getattr(value, "default", value) for name, value in usual.items()} | {"typed": None}
     with pytest.raises(Stop):
         command(**defaults | {
             "cohort": three_sites, "methods": "erm/none", "recipes": recipes, "halving": True, "replicates": 2,
