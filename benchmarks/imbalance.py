@@ -209,13 +209,16 @@ def printed(studies: list[Study]) -> str:
                 "-" if line[m]["sd_trainings"] is None else f"{line[m]['sd_trainings']:.3f}" for m in METRICS
             )
             lines.append(f"| {line['row']} | " + " | ".join(cells) + f" | {spread} |")
-        lines += ["", "| a | b | metric | a - b | p | corrected | verdict |", "|---|---|---|---|---|---|---|"]
+        lines += ["", "<details><summary>Differences, row by row</summary>", ""]
+        lines += ["| a | b | metric | a - b | p | corrected | verdict |", "|---|---|---|---|---|---|---|"]
         for p in pairs(study):
             lines.append(
                 f"| {p['a']} | {p['b']} | {METRICS[p['metric']]} | {p['difference']:+.3f} ({p['low']:+.3f} to "
                 f"{p['high']:+.3f}) | {p['p']:.3f} | {p['p_corrected']:.3f} | {p['verdict']} |"
             )
         lines += [
+            "",
+            "</details>",
             "",
             "| voxels of lesion | mean margin: training, new | shift | shift / SD | beyond the boundary: both |",
             "|---|---|---|---|---|",
@@ -229,7 +232,7 @@ def printed(studies: list[Study]) -> str:
     told = findings(studies)
     if told:
         lines += [
-            "### What was published, and what it is here",
+            "### The findings",
             "",
             "| finding | reproduced | numbers |",
             "|---|---|---|",

@@ -77,7 +77,7 @@ def test_selection_names_its_rule_and_its_score(usual):
 
 def test_a_study_without_references_says_so(make_study):
     found = summary(make_study(rows=["erm/strong", "dann/strong"]))
-    assert "cannot be said: the source-only and the target-supervised reference have no scores" in found["headline"]
+    assert "cannot be said: the study has no target-supervised reference" in found["headline"]
     assert "erm/strong: not compared" in text(found, "What does not")
 
 

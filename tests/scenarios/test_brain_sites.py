@@ -254,7 +254,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
     assert {"brain-sites", "digit-sites"} <= set(scenarios.names())
     with pytest.raises(OptionError, match="did you mean 'brain-sites'"):
         scenarios.get("brain-site")
-    with pytest.raises(OptionError, match="there are brain-sites, "):
+    with pytest.raises(OptionError, match="there are brain-lesions, brain-sites, "):
         scenarios.get("knee")
 
 
