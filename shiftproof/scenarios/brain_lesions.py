@@ -26,10 +26,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from .acquisition import Grid, Head, scan, shading
+from .acquisition import Grid, Head
 from .anatomy import Anatomy
 from .brain_sites import Site as Protocol
-from .brain_sites import prescription, stored, tissue_factors
+from .brain_sites import acquired, placed, prescription, stored, tissue_factors
 from .lesions import Lesion, Population, between, draw_lesions, host
 from .mr_signal import InversionRecovery, SpinEcho, tissue
 from .scenario import Scan, Scenario, read_file
@@ -195,16 +195,7 @@ def subject(site: str, index: int, *, size: str, seed: int) -> Scan:
     axes, offset_mm = prescription(acquisition, protocol, grid, anatomy)
     maps = head.on(grid, axes * np.array(grid.spacing_mm), offset_mm)
 
-    shade = shading(acquisition, grid, protocol.shade, protocol.centre)
-    units = acquisition.uniform(*protocol.units)
-    level = protocol.noise * acquisition.uniform(0.8, 1.2)
-    blur = (protocol.blur_mm / grid.spacing_mm[0], protocol.blur_mm / grid.spacing_mm[1], 0.0)
-    image = scan(noise, maps.signal / head.signal["white"], shade, blur=blur, noise=level)
-    if protocol.brain_only:  # as a brain extraction does: from too generous to too tight
-        image = np.where(maps.fractions.sum(0) > acquisition.uniform(0.15, 0.6), image, 0.0)
-
-    affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = axes * np.array(grid.spacing_mm), offset_mm
+    image = acquired(acquisition, noise, protocol, grid, maps, head.signal["white"])
     label = maps.fractions[3] >= 0.5
     columns = {
         "field_strength": protocol.field_t,
@@ -212,9 +203,8 @@ def subject(site: str, index: int, *, size: str, seed: int) -> Scan:
         "age": age,
         **counted(label, lesions, float(np.prod(grid.spacing_mm))),
     }
-    image = np.clip(np.rint(image * units), 0, 32767).astype("<i2")
     values = label.astype(np.uint8) * np.uint8(255 if site == "C" else 1)
-    image, values, affine = stored(image, values, affine, protocol.axes)
+    image, values, affine = stored(image, values, placed(axes, grid, offset_mm), protocol.axes)
     return Scan(f"{site}{index + 1:03d}", image, values, affine, columns)
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .acquisition import Grid, Head, scan, shading
+from .acquisition import Grid, Head, TissueMaps, scan, shading
 from .anatomy import Anatomy, rotation, template
 from .mr_signal import InversionRecovery, Mprage, Sequence, SpinEcho, SpoiledGradientEcho
 from .scenario import Scan, Scenario, read_file
@@ -162,24 +162,42 @@ def subject(site: str, index: int, *, size: str, seed: int) -> Scan:
     axes, offset_mm = prescription(acquisition, protocol, grid, anatomy)
     maps = head.on(grid, axes * np.array(grid.spacing_mm), offset_mm)
 
-    shade = shading(acquisition, grid, protocol.shade, protocol.centre)
-    units = acquisition.uniform(*protocol.units)
-    level = protocol.noise * acquisition.uniform(0.8, 1.2)
-    blur = (protocol.blur_mm / grid.spacing_mm[0], protocol.blur_mm / grid.spacing_mm[1], 0.0)
-    image = scan(noise, maps.signal / head.signal["white"], shade, blur=blur, noise=level)
-
-    if protocol.brain_only:  # as a brain extraction does: from too generous to too tight
-        image = np.where(maps.fractions.sum(0) > acquisition.uniform(0.15, 0.6), image, 0.0)
-
-    affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = axes * np.array(grid.spacing_mm), offset_mm
+    image = acquired(acquisition, noise, protocol, grid, maps, head.signal["white"])
+    affine = placed(axes, grid, offset_mm)
     label = classes(maps.fractions)
     if site == "C":
         label = freesurfer_values(label, anatomy, affine)
-    image, label = np.clip(np.rint(image * units), 0, 32767).astype("<i2"), label.astype(np.uint8)
-    image, label, affine = stored(image, label, affine, protocol.axes)
+    image, label, affine = stored(image, label.astype(np.uint8), affine, protocol.axes)
     columns = {"field_strength": protocol.field_t, "sequence": protocol.sequence.name, "age": age}
     return Scan(f"{site}{index + 1:03d}", image, label, affine, columns)
+
+
+def acquired(
+    acquisition: np.random.Generator, noise: np.random.Generator, site: Site, grid: Grid, maps: TissueMaps, white: float
+) -> Array:
+    """The image (X, Y, Z) of a prescribed head in the site's integers: coils, point spread, noise, brain extraction.
+
+    Args:
+        acquisition: Where the scan's own numbers come from, after those of its prescription.
+        noise: Of the channels.
+        maps: The head on the grid.
+        white: Signal of white matter, which units and noise are relative to.
+    """
+    shade = shading(acquisition, grid, site.shade, site.centre)
+    units = acquisition.uniform(*site.units)
+    level = site.noise * acquisition.uniform(0.8, 1.2)
+    blur = (site.blur_mm / grid.spacing_mm[0], site.blur_mm / grid.spacing_mm[1], 0.0)
+    image = scan(noise, maps.signal / white, shade, blur=blur, noise=level)
+    if site.brain_only:  # as a brain extraction does: from too generous to too tight
+        image = np.where(maps.fractions.sum(0) > acquisition.uniform(0.15, 0.6), image, 0.0)
+    return np.clip(np.rint(image * units), 0, 32767).astype("<i2")
+
+
+def placed(axes: Array, grid: Grid, offset_mm: Array) -> Array:
+    """(4, 4) from voxel index to RAS mm."""
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = axes * np.array(grid.spacing_mm), offset_mm
+    return affine
 
 
 def tissue_factors(random: np.random.Generator, age: float) -> dict[str, dict[str, float]]:
