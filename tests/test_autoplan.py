@@ -22,9 +22,10 @@ from shiftproof.data.splits import everything
 from shiftproof.data.store import Store
 from shiftproof.data.targets import Targets
 from shiftproof.errors import OptionError, PlanError
-from shiftproof.experiment import prepare, require_sound
+from shiftproof.experiment import prepare
 from shiftproof.methods.method import Setting
 from shiftproof.recipe import Recipe, build
+from shiftproof.soundness import require_sound
 from shiftproof.train import Trainer, movers
 from shiftproof.training.estimate import estimated
 

@@ -9,20 +9,14 @@ import torch
 
 from shiftproof.data.plan import Plan
 from shiftproof.data.sampling import Feed, Patches
+from shiftproof.data.splits import set_apart
 from shiftproof.deploy.model import digest
 from shiftproof.errors import OptionError, SplitError
-from shiftproof.experiment import (
-    Experiment,
-    apart,
-    patches_of,
-    rare_drawn,
-    require_batch,
-    require_sound,
-    source_of,
-    transform_of,
-)
+from shiftproof.experiment import Experiment
 from shiftproof.methods.method import Setting
+from shiftproof.patching import patches_of, rare_drawn, source_of, transform_of
 from shiftproof.recipe import Recipe
+from shiftproof.soundness import require_batch, require_sound
 from shiftproof.train import Trainer
 from shiftproof.transforms.policies import Policy
 from shiftproof.transforms.policy_files import to_json
@@ -68,12 +62,12 @@ def test_a_batch_that_cannot_hold_every_domain_is_refused_before_any_run():
 
 def test_a_share_of_each_domains_subjects_is_set_apart_whatever_the_seed(toys):
     cases = [c for d in range(2) for c in toys.cases(f"d{d}", 9, seed=d)]
-    train, kept = apart(cases, "a method")
+    train, kept = set_apart(cases, "a method")
     assert len(kept) == 4  # 2 of 9 in each domain
     assert {c.domain for c in kept} == {"d0", "d1"}
     assert not {c.subject for c in train} & {c.subject for c in kept}
     assert {c.subject for c in [*train, *kept]} == {c.subject for c in cases}
-    assert [c.subject for c in apart(cases, "a method")[1]] == [c.subject for c in kept]
+    assert [c.subject for c in set_apart(cases, "a method")[1]] == [c.subject for c in kept]
 
 
 def test_nobody_whose_label_or_image_was_used_is_unknown_to_the_model_folder(toys):
@@ -99,9 +93,9 @@ def test_nobody_whose_label_or_image_was_used_is_unknown_to_the_model_folder(toy
 
 def test_of_few_subjects_one_is_set_apart_and_a_single_one_is_refused(toys):
     pair = toys.cases("d0", 2)
-    assert [len(side) for side in apart(pair, "a method")] == [1, 1]
+    assert [len(side) for side in set_apart(pair, "a method")] == [1, 1]
     with pytest.raises(SplitError, match="a method validates on training subjects .* needs at least 2 of them, got 1"):
-        apart(pair[:1], "a method")
+        set_apart(pair[:1], "a method")
 
 
 def test_shares_of_structures_are_given_by_name():

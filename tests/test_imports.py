@@ -19,7 +19,7 @@ RANKS = [
     {"parts", "tasks", "nets"},
     {"catalogue", "methods"},
     {"autoplan", "recipe", "testtime", "validate"},
-    {"training", "train", "deploy", "evaluate", "experiment"},
+    {"training", "train", "deploy", "evaluate", "experiment", "patching", "soundness"},
     {"study", "report", "compare", "scenarios"},
     {"cli", "api", "__main__"},
 ]

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from ..errors import SplitError
 from .cohort import Cohort
 from .sampling import seeded
+from .store import Case
+
+VALIDATION_SHARE = 4
+"""One of so many training subjects of a domain is a method's own validation subject."""
+
+SEED_APART = 17
 
 
 @dataclass(frozen=True)
@@ -204,3 +210,32 @@ def labelled(cohort: Cohort) -> Cohort:
 def marks(cohort: Cohort) -> set[str]:
     """Values of the `split` column, if there is one."""
     return set(cohort.table["split"]) - {""} if "split" in cohort.table else set()
+
+
+def set_apart(source: Sequence[Case], method: str) -> tuple[list[Case], list[Case]]:
+    """Training cases and those that a method validates on while it trains, by subject and within each domain.
+
+    They are taken from the training side, so that a method which learns from them has seen no more labels than the
+    others; which ones does not depend on the seed of training.
+
+    Raises:
+        SplitError: If there is a single subject.
+    """
+    subjects: dict[str, list[str]] = {}
+    for case in source:
+        if not any(case.subject in seen for seen in subjects.values()):  # who was scanned twice counts once
+            subjects.setdefault(case.domain, []).append(case.subject)
+    chosen = {
+        subject
+        for domain, its_own in subjects.items()
+        for subject in shuffled(its_own, SEED_APART)[: len(its_own) // VALIDATION_SHARE]
+    }
+    if not chosen:  # few subjects: the largest domain gives one
+        most = max(subjects.values(), key=len)
+        chosen = set(shuffled(most, SEED_APART)[:1]) if sum(map(len, subjects.values())) > 1 else set()
+    if not chosen:
+        raise SplitError(
+            f"{method} validates on training subjects while it trains and needs at least 2 of them, got 1; use a "
+            "larger fraction of the cohort, or another method"
+        )
+    return [c for c in source if c.subject not in chosen], [c for c in source if c.subject in chosen]

@@ -13,9 +13,9 @@ from ..data.sampling import Feed
 from ..data.store import Store
 from ..deploy.model import Model, digest
 from ..errors import ModelError, SplitError
-from ..experiment import patches_of
 from ..files import write_text
 from ..parts.view_policy import ViewPolicy
+from ..patching import patches_of
 from ..testtime.learning_views import learn_views
 from .sides import recorded, selected
 

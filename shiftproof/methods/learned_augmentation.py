@@ -163,9 +163,17 @@ class LearnedAugmentation(Method):
         self.coupled = given.get("batch") is True or given.get("class_weights") == "batch"
 
     @classmethod
-    def source_patch(cls, patch: Sequence[int], **options: Any) -> tuple[int, ...]:
-        chosen = {k: options[k] for k in ("destroying", "mirror_axes") if k in options}
-        return Pool(options.get("pool", "talk"), dimensions=len(patch), patch=patch, **chosen).source_patch(patch)
+    def source_patch(
+        cls,
+        setting: Setting,
+        *,
+        pool: str = "talk",
+        destroying: bool = False,
+        mirror_axes: tuple[int, ...] | None = None,
+        **options: Any,
+    ) -> tuple[int, ...]:
+        augmentation = pool_of(pool, setting, ("image", "label"), destroying=destroying, mirror_axes=mirror_axes)
+        return augmentation.source_patch(setting.patch)
 
     def begin(self, phase: str, reader: object) -> None:
         """A saved policy becomes the first one; afterwards it is state, and the file is not needed."""

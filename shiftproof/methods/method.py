@@ -238,14 +238,14 @@ class Method(nn.Module):
         return {}
 
     @classmethod
-    def source_patch(cls, patch: Sequence[int], **options: Any) -> tuple[int, ...]:
+    def source_patch(cls, setting: Setting, **options: Any) -> tuple[int, ...]:
         """How large a source has to be cut for a method that augments by itself; see `Needs.own_transforms`.
 
         Args:
-            patch: Voxels that the network reads.
+            setting: With the patch that the network reads.
             options: The method's own, resolved.
         """
-        return tuple(patch)
+        return setting.patch
 
     @classmethod
     def least_batch(cls, **options: Any) -> int:

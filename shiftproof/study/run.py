@@ -21,10 +21,11 @@ from ..data.store import Store
 from ..data.targets import Targets
 from ..errors import OptionError, RunError, SplitError
 from ..evaluate.answers import primary_of
-from ..experiment import prepare, require_batch, require_sound
+from ..experiment import prepare
 from ..files import read_rows, replacing, write_json
 from ..metrics.segmentation import check_asked
 from ..recipe import Recipe
+from ..soundness import require_batch, require_sound
 from ..train import Trainer, device_of
 from ..training.estimate import estimated as step_of
 from ..training.estimate import size_of

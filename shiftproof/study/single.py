@@ -14,9 +14,10 @@ from ..data.splits import hold_out as held_out_split
 from ..data.store import Store
 from ..deploy.model import load_model
 from ..evaluate.answers import primary_of
-from ..experiment import Experiment, prepare, require_sound
+from ..experiment import Experiment, prepare
 from ..files import replacing
 from ..recipe import Recipe
+from ..soundness import require_sound
 from ..train import Progress, Trainer
 from ..training.group import current
 from .cell import SPLIT_SEED, score

@@ -18,8 +18,8 @@ from shiftproof.deploy.predictor import predict
 from shiftproof.deploy.segment import label_of, segment
 from shiftproof.deploy.torchscript import load_torchscript
 from shiftproof.errors import ModelError
-from shiftproof.experiment import patches_of
 from shiftproof.methods.method import Setting
+from shiftproof.patching import patches_of
 from shiftproof.recipe import Recipe, build
 from shiftproof.testtime.tent import tent
 from shiftproof.train import Trainer

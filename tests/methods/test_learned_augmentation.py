@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -12,11 +13,11 @@ from shiftproof.data.plan import Plan
 from shiftproof.data.samples import Batch, Samples
 from shiftproof.deploy.model import load_model, save_model
 from shiftproof.errors import MethodError, OptionError
-from shiftproof.experiment import require_sound
 from shiftproof.methods.learned_augmentation import drawn_of
 from shiftproof.methods.method import Setting
 from shiftproof.parts.lookahead import exact_weight_gradient
 from shiftproof.recipe import Recipe
+from shiftproof.soundness import require_sound
 from shiftproof.train import Trainer, movers
 from shiftproof.training.averages import Average
 from shiftproof.training.steps import RunningStep
@@ -161,13 +162,21 @@ def test_validation_patches_are_cut_but_not_augmented(toys):
 
 def test_a_larger_source_gives_patches_of_the_networks_size(toys):
     method = toys.make(NAME, pool="jcsa")
-    size = max(method.source_patch((16, 16), pool="jcsa"))
+    size = max(method.source_patch(method.setting, pool="jcsa"))
     assert size > 16
     source = toys.discs([0, 1, 2] * 2, 0, size=size)
     choices = method.policy.sample(torch.zeros(6, dtype=torch.long), torch.Generator().manual_seed(0))
     samples = method.augmented(source, choices, step_of(method))
     assert samples.image.shape == (6, 1, 16, 16)
     assert samples.label.shape == samples.extra["ignore"].shape == (6, 16, 16)
+
+
+def test_a_source_is_cut_for_turns_of_millimetres_not_of_voxels(toys):
+    method = toys.make(NAME)
+    coarse = dataclasses.replace(method.setting, spacing_mm=(1.0, 2.0))
+    size = method.source_patch(coarse, pool="jcsa")
+    assert size[0] > method.source_patch(method.setting, pool="jcsa")[0]  # what is turned in is long along the first
+    assert size[0] > size[1]
 
 
 def test_without_validation_patches_it_says_what_is_missing(toys):

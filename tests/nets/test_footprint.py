@@ -7,11 +7,11 @@ import torch
 
 from shiftproof import tasks
 from shiftproof.data.samples import Samples
-from shiftproof.experiment import REACH
 from shiftproof.nets import footprint
 from shiftproof.nets.footprint import Topology
 from shiftproof.nets.planned import planned
 from shiftproof.nets.unet import UNet
+from shiftproof.patching import REACH
 from shiftproof.training.estimate import LOADED, TRANSIENT, watched
 
 CASES = [

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from shiftproof.data.plan import Plan
-from shiftproof.experiment import patches_of, require_sound
+from shiftproof.patching import patches_of
+from shiftproof.soundness import require_sound
 from shiftproof.study.declare import parse_rows
 
 

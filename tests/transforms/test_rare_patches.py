@@ -9,8 +9,9 @@ from shiftproof.data.plan import Plan
 from shiftproof.data.samples import Samples
 from shiftproof.data.sampling import Feed
 from shiftproof.errors import OptionError
-from shiftproof.experiment import patches_of, require_sound, transform_of
+from shiftproof.patching import patches_of, transform_of
 from shiftproof.recipe import Recipe
+from shiftproof.soundness import require_sound
 
 PLAN = Plan(
     2, "LPS", (1.0, 1.0, None), ("image",), ("background", "disc", "ring"), {"image": {"scheme": "zscore"}}, (8, 8)
