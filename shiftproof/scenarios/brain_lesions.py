@@ -52,6 +52,11 @@ class Site(Protocol):
     people: str
     population: Population = field(repr=False)
 
+    def shift(self) -> dict[str, str]:
+        row, (low, high) = super().shift(), self.population.severity
+        lesions = {"lesions": f"1 to {self.population.most}", "severity": f"{low:g}-{high:g}"}
+        return row | {"people": f"{self.people}, {row['people']}"} | lesions
+
 
 SITES = {
     "A": Site(
@@ -224,30 +229,6 @@ def counted(label: Array, lesions: tuple[Lesion, ...], voxel_mm3: float) -> dict
     }
 
 
-def shifts() -> tuple[dict[str, str], ...]:
-    """A row a site for the documentation."""
-    rows = []
-    for site in SITES.values():
-        voxel = " x ".join(f"{mm:g}" for mm in site.grids["3d"].spacing_mm)
-        low, high = site.population.severity
-        rows.append(
-            {
-                "site": site.name,
-                "people": f"{site.people}, {site.ages[0]:g}-{site.ages[1]:g} years",
-                "field": f"{site.field_t:g} T",
-                "sequence": site.sequence.name,
-                "parameters": site.sequence.parameters(),
-                "lesions": f"1 to {site.population.most}",
-                "severity": f"{low:g}-{high:g}",
-                "noise": f"{100 * site.noise:g} %",
-                "shading": f"{100 * site.shade:g} %",
-                "voxel in 3d": f"{voxel} mm",
-                "stored as": site.axes,
-            }
-        )
-    return tuple(rows)
-
-
 # Content hash by size at the usual number of subjects and seed 0, written before any method was run on it.
 HASHES = {"2d": "9b20922dd1ffedc7", "3d": "8ec2642c490520e9", "full": "cf7fda5d46c2abc0"}
 
@@ -259,7 +240,7 @@ SCENARIO = Scenario(
     ),
     sizes=SIZES,
     sites=tuple(SITES),
-    shifts=shifts(),
+    shifts=tuple(site.shift() for site in SITES.values()),
     labels_toml=LABELS_TOML,
     licence=read_file("NOTICE-ICBM152.txt"),
     hashes=HASHES,

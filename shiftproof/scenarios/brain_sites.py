@@ -53,6 +53,20 @@ class Site:
     fat_suppression: float = 0.0
     brain_only: bool = False  # the site shares images without the head around the brain
 
+    def shift(self) -> dict[str, str]:
+        """The site's row in the documentation."""
+        return {
+            "site": self.name,
+            "people": f"{self.ages[0]:g}-{self.ages[1]:g} years",
+            "field": f"{self.field_t:g} T",
+            "sequence": self.sequence.name,
+            "parameters": self.sequence.parameters(),
+            "noise": f"{100 * self.noise:g} %",
+            "shading": f"{100 * self.shade:g} %",
+            "voxel in 3d": f"{' x '.join(f'{mm:g}' for mm in self.grids['3d'].spacing_mm)} mm",
+            "stored as": self.axes,
+        }
+
 
 SITES = {
     "A": Site(
@@ -263,27 +277,6 @@ def stored(image: Array, label: Array, affine: Array, axes: str) -> tuple[Array,
     )
 
 
-def shifts() -> tuple[dict[str, str], ...]:
-    """A row a site for the documentation."""
-    rows = []
-    for site in SITES.values():
-        voxel = " x ".join(f"{mm:g}" for mm in site.grids["3d"].spacing_mm)
-        rows.append(
-            {
-                "site": site.name,
-                "people": f"{site.ages[0]:g}-{site.ages[1]:g} years",
-                "field": f"{site.field_t:g} T",
-                "sequence": site.sequence.name,
-                "parameters": site.sequence.parameters(),
-                "noise": f"{100 * site.noise:g} %",
-                "shading": f"{100 * site.shade:g} %",
-                "voxel in 3d": f"{voxel} mm",
-                "stored as": site.axes,
-            }
-        )
-    return tuple(rows)
-
-
 # Content hash by size at 24 subjects a site and seed 0, written before any method was compared on it.
 HASHES = {"2d": "971f7456fdd18b41", "3d": "adc0b1efae440b8d", "full": "d997872fb0d3870e"}
 
@@ -295,7 +288,7 @@ SCENARIO = Scenario(
     ),
     sizes=SIZES,
     sites=tuple(SITES),
-    shifts=shifts(),
+    shifts=tuple(site.shift() for site in SITES.values()),
     labels_toml=LABELS_TOML,
     licence=read_file("NOTICE-ICBM152.txt"),
     hashes=HASHES,
