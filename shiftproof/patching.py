@@ -10,7 +10,7 @@ from . import catalogue, nets
 from .data.plan import Plan
 from .data.sampling import Patches
 from .errors import OptionError
-from .losses.rare import rare_indices
+from .losses.rare import parts_with, rare_indices
 from .methods.method import Setting
 from .names import choose, converted
 from .recipe import Recipe, network_options
@@ -142,6 +142,6 @@ def rare_drawn(rare: Sequence[str] | None, plan: Plan) -> tuple[int, ...]:
             f'rare = ["{plan.classes[-1]}"] to transforms_options, or leave out common'
         )
     indices = rare_indices(rare, plan.classes, background=plan.task == "segmentation")
-    if plan.target.get("kind") == "multi-label" and plan.task == "segmentation":  # a patch is centred on a combination
-        return tuple(i for i, part in enumerate(plan.target["parts"]) if any(part[k - 1] for k in indices))
+    if plan.target.get("kind") == "multi-label" and plan.task == "segmentation":
+        return parts_with(indices, plan.target["parts"])
     return indices

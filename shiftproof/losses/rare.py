@@ -31,6 +31,16 @@ def rare_indices(rare: Sequence[str] | None, classes: Sequence[str], *, backgrou
     return tuple(sorted({first + structures.index(choose(name, structures, "rare class")) for name in rare}))
 
 
+def parts_with(rare: Sequence[int], parts: Sequence[Sequence[bool]]) -> tuple[int, ...]:
+    """Which parts belong to a rare structure, where structures overlap and a patch is drawn around a voxel of a part.
+
+    Args:
+        rare: Indices of structures, from 1 on.
+        parts: (P, K), whether the part belongs to the structure.
+    """
+    return tuple(i for i, part in enumerate(parts) if any(part[k - 1] for k in rare))
+
+
 def with_indices(
     options: Mapping[str, Any] | None, classes: Sequence[str], *, background: bool = True, skipped: int = 0
 ) -> dict[str, Any]:

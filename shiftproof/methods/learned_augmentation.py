@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..data.samples import Batch, Samples
 from ..errors import MethodError, OptionError
-from ..losses.rare import rare_indices
+from ..losses.rare import parts_with, rare_indices
 from ..parts.histories import Histories
+from ..parts.kind_means import KindMeans
 from ..parts.lookahead import REACH, lookahead_weight_gradient
 from ..parts.modes import evaluating
 from ..parts.outer_losses import OuterLoss
@@ -23,16 +24,11 @@ from ..transforms.policies import Choices, Policy
 from ..transforms.policy_files import fitted, parsed, read_policy, to_json
 from ..transforms.policy_files import policy_hash as hash_of
 from ..transforms.pool import Pool
+from ..transforms.rare import is_rare
 from ..transforms.views import Views
 from .method import Losses, Method, Needs, Part, Setting, Step, Weights
 
 POLICY = "policy.json"
-FEWEST = 4
-"""Samples of a kind whose mean is what each of them is compared with; of fewer the mean of the past stands in."""
-
-MEMORY = 0.9
-"""Decay of that mean, from update to update."""
-
 VALIDATION = "validation"
 
 
@@ -93,8 +89,6 @@ class LearnedAugmentation(Method):
     """
 
     needs: ClassVar[Needs] = Needs(streams=(VALIDATION,), own_transforms=True)
-    past: Tensor
-    known: Tensor
 
     def __init__(
         self,
@@ -130,7 +124,7 @@ class LearnedAugmentation(Method):
             if not low <= value < math.inf:
                 raise OptionError(f"{name} is a number above 0, got {value}")
         self.rare = rare_of(task, rare)
-        self.drawn = drawn_of(task, self.rare)
+        self.drawn = parts_with(self.rare, task.parts) if isinstance(task, MultiLabelSegmentation) else self.rare
         if class_specific and not self.rare:
             raise OptionError(
                 "class_specific needs classes that are rare; name them: rare = [...], "
@@ -155,9 +149,7 @@ class LearnedAugmentation(Method):
         self.view_rate, self.view_errors = view_rate, ViewErrors(task)
         self.outer = OuterLoss(outer, task)
         self.history = Histories([tuple(p.shape) for p in self.policy.probabilities()])
-        # The mean slope of each kind over past updates, and whether there were any; see `usual`.
-        self.register_buffer("past", torch.zeros(2))
-        self.register_buffer("known", torch.zeros(2, dtype=torch.int32))
+        self.usual = KindMeans()  # slopes
         # Of a loss whose samples depend on each other, a sample's own is asked for alone.
         given: dict[str, Any] = getattr(getattr(task, "criterion", None), "keywords", {})
         self.coupled = given.get("batch") is True or given.get("class_weights") == "batch"
@@ -256,22 +248,6 @@ class LearnedAugmentation(Method):
         )
         return self.joint(found.cpu(), step, number)
 
-    def usual(self, slopes: Tensor, kinds: Tensor) -> Tensor:
-        """What each sample's slope is compared with, (B,): the mean of its kind, in this batch if it has enough.
-
-        A batch of two has one patch of each kind, which differs from its own mean by nothing.
-        """
-        found, past = torch.empty_like(slopes), self.past.cpu().to(slopes)
-        for kind in kinds.unique().tolist():
-            own = kinds == kind
-            here = slopes[own].mean()
-            before = past[kind] if self.known[kind] else here
-            found[own] = here if int(own.sum()) >= FEWEST else before
-            past[kind] = before + (1 - MEMORY) * (here - before)
-            self.known[kind] = 1
-        self.past.copy_(past)
-        return found
-
     def seen(self, batch: Batch, step: Step) -> Samples:
         """The patches that the outer loss is of; where test-time views are learned, shown as such."""
         validation = self.validation(batch)
@@ -328,14 +304,12 @@ class LearnedAugmentation(Method):
 
     def kinds(self, samples: Samples) -> Tensor:
         """(B,) on the CPU: 1 of patches that were drawn on a rare structure, or of images of a rare class."""
-        classes = samples.extra.get("drawn") if self.task.name == "segmentation" else samples.label
-        if not self.rare or classes is None:
-            if self.class_specific:
-                raise MethodError("class_specific needs to know where patches were drawn; samples do not say it")
+        told = self.task.name != "segmentation" or "drawn" in samples.extra
+        if self.class_specific and not told:
+            raise MethodError("class_specific needs to know where patches were drawn; samples do not say it")
+        if not self.rare or not told:
             return torch.zeros(len(samples), dtype=torch.long)
-        if classes.dim() > 1:  # several findings, or shares of classes
-            return (classes[:, list(self.rare)].amax(1) > 0.5).long().cpu()
-        return torch.isin(classes, torch.tensor(self.drawn, device=classes.device)).long().cpu()
+        return is_rare(samples, self.drawn).long().cpu()
 
     def joint(self, x: Tensor, step: Step, number: int) -> Tensor:
         """What each process has of its samples (n, ...), of all of them in the order of the joint batch."""
@@ -354,13 +328,6 @@ class LearnedAugmentation(Method):
         views = None if self.views is None else parsed(self.views.as_json(**provenance))
         history = self.history.as_json()
         return {POLICY: to_json(self.policy, self.pool, history=history, provenance=provenance, views=views)}
-
-
-def drawn_of(task: Task, rare: Sequence[int]) -> tuple[int, ...]:
-    """Values of `extra["drawn"]` or of a label that are of rare classes; of structures that overlap, their parts."""
-    if not isinstance(task, MultiLabelSegmentation):
-        return tuple(rare)
-    return tuple(i for i, part in enumerate(task.parts) if any(part[k - 1] for k in rare))
 
 
 def rare_of(task: Task, names: Sequence[str] | None) -> tuple[int, ...]:

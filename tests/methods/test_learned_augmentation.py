@@ -13,7 +13,6 @@ from shiftproof.data.plan import Plan
 from shiftproof.data.samples import Batch, Samples
 from shiftproof.deploy.model import load_model, save_model
 from shiftproof.errors import MethodError, OptionError
-from shiftproof.methods.learned_augmentation import drawn_of
 from shiftproof.methods.method import Setting
 from shiftproof.parts.lookahead import exact_weight_gradient
 from shiftproof.recipe import Recipe
@@ -83,7 +82,7 @@ def test_a_policy_that_is_looked_at_but_not_moved_leaves_no_trace(toys):
     # The redrawn noise is taken from the shared numbers after all that training draws in a step.
     toys.drive(fixed, 4)
     toys.drive(looked, 4)
-    remembered = ("history", "past", "known")
+    remembered = ("history", "usual")
     expected = state_of(fixed, but=remembered)
     assert len(looked.history.steps()) == 4
     for name, tensor in state_of(looked, but=remembered).items():
@@ -266,17 +265,6 @@ def test_with_a_policy_for_each_kind_only_the_kind_that_was_drawn_moves(toys):
     assert not torch.equal(before[1], method.policy.logits[0][1])
 
 
-def test_many_samples_are_compared_with_their_batch_few_with_the_past(toys):
-    method = toys.make(NAME)
-    kinds = torch.tensor([0, 0, 0, 0, 1, 0])
-    first = method.usual(torch.tensor([1.0, 2.0, 3.0, 4.0, 7.0, 5.0]), kinds)
-    assert first.tolist() == [3.0, 3.0, 3.0, 3.0, 7.0, 3.0]  # of the second kind nothing is known yet
-    second = method.usual(torch.tensor([0.0, 0.0, 0.0, 0.0, 9.0, 5.0]), kinds)
-    assert second.tolist() == [1.0, 1.0, 1.0, 1.0, 7.0, 1.0]
-    third = method.usual(torch.tensor([0.0, 4.0]), torch.tensor([1, 0]))
-    torch.testing.assert_close(third, torch.tensor([0.9 * 7 + 0.1 * 9, 0.9 * 3 + 0.1 * 1]))
-
-
 def test_a_batch_with_one_patch_of_each_kind_moves_both_policies(toys):
     """Two patches, as of large volumes: neither has another one to be compared with."""
     method = toys.make(NAME, sources=1, class_specific=True, policy_update_every=1)
@@ -301,8 +289,11 @@ def test_where_structures_overlap_a_patch_drawn_on_a_part_of_a_rare_one_is_rare(
         {"task": "segmentation", "kind": "multi-label", "parts": [[0, 0], [1, 0], [0, 1], [1, 1]]},
         ["background", "disc", "ring"],
     )
-    assert drawn_of(task, (2,)) == (2, 3)  # the parts that lie in the ring
-    assert drawn_of(task, (1, 2)) == (1, 2, 3)
+    network = nets.build("unet", dimensions=2, channels=1, outputs=2, widths=(4, 8))
+    method = catalogue.method(NAME)(network, task, Setting(["a"], 1, 2, 1, (16, 16)), rare=("ring",))
+    samples = Samples(torch.zeros(4, 1, 16, 16), torch.zeros(4, 16, 16))
+    samples.extra["drawn"] = torch.arange(4)
+    assert method.kinds(samples).tolist() == [0, 0, 1, 1]  # the parts that lie in the ring
 
 
 def test_images_are_rare_by_their_class():
