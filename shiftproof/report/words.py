@@ -196,12 +196,20 @@ def no_help_text(found: Found) -> str:
     texts += [f"{claim[0].upper()}{claim[1:]}: {named(names)}." for claim, names in together.items()]
     texts += ["The table has the numbers of each."] if together else []
     untested = [
-        r["row"]
+        r
         for r in found["rows"]
         if r["role"] != "target-supervised" and r["row"] != found["source_only"] and r["difference"] is None
     ]
-    if untested:
-        texts.append(f"{listed(untested)}: not compared, for want of scores or of a reference.")
+    # Of several losses or networks each has a source-only of its own, and is it where it adds nothing to them.
+    plain = [r["row"] for r in untested if r["setting"] == SOURCE_ONLY and r["overall"]["n"]]
+    lacking = [r["row"] for r in untested if r["row"] not in plain]
+    if plain:
+        texts.append(
+            f"{listed(plain)}: plain training, with nothing to compare it with but each other; every comparison in "
+            "full has these pairs."
+        )
+    if lacking:
+        texts.append(f"{listed(lacking)}: not compared, for want of scores or of a reference.")
     return " ".join(texts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import re
 
@@ -79,6 +80,16 @@ def test_a_study_without_references_says_so(make_study):
     found = summary(make_study(rows=["erm/strong", "dann/strong"]))
     assert "cannot be said: the study has no target-supervised reference" in found["headline"]
     assert "erm/strong: not compared" in text(found, "What does not")
+
+
+def test_rows_that_are_plain_training_with_a_loss_of_their_own_are_compared_with_each_other(make_study):
+    folder = make_study(rows=["erm/none", "erm/strong", "dann/strong"])
+    study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    study["references"] |= {"plain": {row: row for row in ("erm/none", "erm/strong")}, "pooled": {}}
+    (folder / "study.json").write_text(json.dumps(study), encoding="utf-8")
+    told = text(summary(folder), "What does not")
+    assert "erm/strong: plain training, with nothing to compare it with but each other" in told
+    assert "for want of scores" not in told
 
 
 def test_a_study_without_any_result_says_so(make_study):
