@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .evaluate.logits import logits as logits
     from .recipe import Recipe as Recipe
     from .report import report as report
+    from .report.learning import learning_curves as learning_curves
     from .statistics import plan_power as power  # noqa: F401
     from .study.deliver import deliver as deliver
     from .study.halving import Rung as Rung
@@ -45,6 +46,7 @@ FUNCTIONS = {
     "compare": "shiftproof.compare:compare",
     "power": "shiftproof.statistics:plan_power",
     "report": "shiftproof.report:report",
+    "learning_curves": "shiftproof.report.learning:learning_curves",
     "deliver": "shiftproof.study.deliver:deliver",
     "load_model": "shiftproof.deploy.model:load_model",
     "predict": "shiftproof.deploy.predictor:predict",

@@ -10,6 +10,7 @@ from . import (
     deliver,
     demo,
     evaluate,
+    learning,
     logits,
     methods,
     metrics,
@@ -47,6 +48,7 @@ app.command("predict")(predict.predict)
 app.command("methods")(methods.methods)
 app.command("metrics")(metrics.metrics)
 app.command("logits")(logits.logits)
+app.command("learning-curves")(learning.learning_curves)
 app.add_typer(policy.app, name="policy")
 app.command("scenario")(scenario.scenario)
 app.command("networks")(networks.networks)

@@ -6,13 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from ..report.numbers import count, number, plural, span, tied
-from ..report.scripts import TEMPLATES as REPORT
+from ..report.numbers import count
 from ..report.scripts import policy, script
-from ..report.svg import GLYPHS, Plot, inline
+from ..report.svg import GLYPHS, Plot
+from ..report.templating import template
 from .figures import differences, dots, paint
 from .many import Ranking
 from .question import Question
@@ -27,22 +24,10 @@ Found = dict[str, Any]
 
 def page(scores: Scores, question: Question, found: Found, ranking: Ranking | None) -> str:
     """All of the page, from numbers to HTML."""
-    environment = Environment(
-        loader=FileSystemLoader([TEMPLATES, REPORT]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "inline": inline, "tied": tied, "plural": plural, "number": number,
-        "between": lambda part, digits, signed=False: span(part["low"], part["high"], digits, signed=signed),
-    }  # fmt: skip
-    style, sorting = (REPORT / "style.css").read_text(encoding="utf-8"), script("tables.js")
-    return environment.get_template("compare.html.j2").render(
+    sorting = script("tables.js")
+    return template("compare.html.j2", TEMPLATES).render(
         found=found,
         title=title(found),
-        style=Markup(style),
         policy=policy([sorting.hash]),
         scripts=[sorting],
         version=version("shiftproof"),

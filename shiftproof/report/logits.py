@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
@@ -19,10 +17,11 @@ from ..errors import RunError
 from ..files import write_text
 from ..statistics.densities import edges, level_of, unpacked
 from .figures import WIDTH, elided
-from .numbers import TIE, known, number, percent, tied
+from .numbers import TIE, grouped, known, number, percent, tied
 from .results import Results
-from .scripts import TEMPLATES, policy
-from .svg import FAINT, INK, PALETTE, RULE, Plot, inline, style
+from .scripts import policy
+from .svg import FAINT, INK, PALETTE, RULE, Plot, style
+from .templating import template
 
 Found = dict[str, Any]
 
@@ -76,13 +75,8 @@ def logits_report(folder: Path) -> Path:
         RunError: If the folder has no logits.
     """
     found = read_logits(Path(folder) / "logits.json")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"inline": inline, "tied": tied, "grouped": grouped}
     path = Path(folder) / "logits.html"
-    text = environment.get_template("logits.html.j2").render(
+    text = template("logits.html.j2").render(
         found=found,
         plots=plots([found], [""]),
         omitted=drawn([found])[1],
@@ -91,7 +85,6 @@ def logits_report(folder: Path) -> Path:
         lines=table(found),
         words=words(found),
         cases=case_table(found),
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         policy=policy(),
         looks={side: LOOKS[side] for side in found["sides"]},
     )
@@ -122,11 +115,6 @@ def table(found: Found) -> list[tuple[str, list[tuple[str, str]]]]:
         ]
         result.append((f"{line['truth']}, {LOOKS[line['to']][2]}", cells))
     return result
-
-
-def grouped(n: int) -> str:
-    """20 000, in one piece."""
-    return f"{n:,}".replace(",", TIE)
 
 
 def case_table(found: Found) -> list[tuple[str, list[str]]]:

@@ -127,6 +127,11 @@ def count(n: int, word: str) -> str:
     return f"{n} {word if n == 1 else plural(word)}"
 
 
+def grouped(n: int) -> str:
+    """20 000, in one piece."""
+    return f"{n:,}".replace(",", TIE)
+
+
 def plural(word: str) -> str:
     if word.endswith("s"):
         return word

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from ..files import write_text
-from . import curves, evidence, figures, generalization, halving, logits, numbers, policies, tables
+from . import curves, evidence, figures, generalization, halving, logits, policies, tables
 from .answers import plots, read_answers, set_tables, targets_of
 from .findings import plain, scores_of, summarise
 from .gallery import shown_cases
 from .reading import read_evaluation, read_results
 from .results import Results
-from .scripts import TEMPLATES, library, policy, script
-from .svg import GLYPHS, colours, inline
+from .scripts import library, policy, script
+from .svg import GLYPHS, colours
+from .templating import template
 
 
 def report(folder: Path, *, viewer: bool = True) -> Path:
@@ -61,32 +60,14 @@ def page(results: Results, found: dict[str, Any] | None = None, *, viewer: bool 
     """
     found = summarise(results) if found is None else found
     values = scores_of(results, results.primary)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": numbers.number,
-        "between": lambda part, digits, signed=False: numbers.span(part["low"], part["high"], digits, signed=signed),
-        "percent": numbers.percent,
-        "percent_span": numbers.percent_span,
-        "plural": numbers.plural,
-        "tied": numbers.tied,
-        "p": tables.p_text,
-        "inline": inline,
-    }
     shown = shown_cases(results, values, found, row_in_question(found), volumes=viewer)
     niivue = library() if shown["volumes"] else None
     scripts = [script("tables.js"), *([script("viewer.js")] if niivue else [])]
     panels: list[str | None] = [d for d, n in found["subjects"]["by domain"].items() if n]
     panels += [None] if len(panels) > 1 else []
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         found=found,
         facts=results.facts,
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         paint={d: (colour, GLYPHS[marker]) for d, (colour, marker) in colours(found["domains"]).items()},
         dots=[figures.dots(values, found, d) for d in panels],
         differences=figures.differences(values, found),

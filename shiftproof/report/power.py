@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -17,10 +15,11 @@ from ..files import replacing, write_text
 from ..statistics import PowerPlan, smallest_detectable
 from ..statistics import power as power_of
 from .figures import WIDTH, elided
-from .numbers import known, number, percent, scale, tied
+from .numbers import known, number, percent, scale
 from .power_tables import pairs_table, tables
 from .power_words import agreement, figure, measured, told
-from .svg import FAINT, INK, PALETTE, RULE, Plot, inline, style
+from .svg import FAINT, INK, PALETTE, RULE, Plot, style
+from .templating import template
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIXES = (".svg", ".png", ".pdf", ".html")
@@ -203,14 +202,8 @@ def title_of(plan: PowerPlan) -> str:
 
 def power_page(plan: PowerPlan, metric: str = "", *, pairs: Sequence[PowerPlan] = (), notes: Sequence[str] = ()) -> str:
     """A self-contained page: the answer, the figure, the tables."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"tied": tied, "inline": inline}
     lines = [pairs_table(pairs, metric)] if len(pairs) > 1 else []
-    return environment.get_template("power.html.j2").render(
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+    return template("power.html.j2").render(
         title=f"Power{title_of(plan)}",
         answer=told(plan, metric),
         plot=None if plan.reason else power_plot(plan, metric),

@@ -21,7 +21,7 @@ from shiftproof.cli import main
 COMMANDS = [
     "demo", "cohort", "cohort import", "cohort check", "cohort show", "train", "study", "evaluate", "report",
     "deliver", "predict", "methods", "networks", "scenario", "power", "compare", "metrics",
-    "logits", "policy", "policy show", "policy presets", "policy views",
+    "logits", "learning-curves", "policy", "policy show", "policy presets", "policy views",
 ]  # fmt: skip
 
 
