@@ -22,6 +22,9 @@ Found = dict[str, Any]
 PANELS = 2
 """In a line of a figure."""
 
+NAMES = 4
+"""Of rows in a sentence; more are counted."""
+
 HELD_OUT, TRAINING = PALETTE[3], PALETTE[0]
 
 
@@ -45,32 +48,49 @@ def write_page(found: Found, path: Path) -> None:
 
 def words(found: Found) -> list[str]:
     """What fewer subjects cost the first row, metric by metric; which rows lose reliably; who leads where."""
-    few, many = found["studies"][0], found["studies"][-1]
-    sentences = []
+    return [*price(found), *gaps(found), *(losses(found) if len(found["rows"]) > 1 else [])]
+
+
+def price(found: Found) -> list[str]:
     first = found["rows"][0]
-    costs = [(part, line_of(part, first)["change"]) for part in found["metrics"]]
-    told = [f"{scale(part['metric']).title} {cost(part, change)}" for part, change in costs if change]
-    if told:
-        ends = [line_of(found["metrics"][0], first)["points"][i]["study"] for i in (0, -1)]
-        less, more = (found["studies"][i] for i in ends)
-        sentences.append(f"{first}, {named(less)} instead of {named(more)}: {'; '.join(told)}.")
+    changes = [(part["metric"], line_of(part, first)["change"]) for part in found["metrics"]]
+    told = [f"{scale(metric).title} {cost(metric, change)}" for metric, change in changes if change]
+    if not told:
+        return []
+    few, many = (found["studies"][i] for i in ends(line_of(found["metrics"][0], first)))
+    return [f"{first}, {named(few)} instead of {named(many)}: {'; '.join(told)}."]
+
+
+def gaps(found: Found) -> list[str]:
+    first, told = found["rows"][0], []
     for part in found["metrics"]:
-        gap = [p["gap"] for p in line_of(part, first)["points"]]
-        if len(gap) > 1 and all(g and math.isfinite(g["value"]) for g in (gap[0], gap[-1])):
-            digits = scale(part["metric"]).digits
-            sentences.append(
-                f"{first}, generalization gap in {scale(part['metric']).title}: "
-                f"{estimate(gap[0], digits, signed=True, value='value')} with {few['label']}, "
-                f"{estimate(gap[-1], digits, signed=True, value='value')} with {many['label']} of the subjects."
+        line = line_of(part, first)
+        sides = [(p["gap"], found["studies"][p["study"]]["label"]) for p in (line["points"][0], line["points"][-1])]
+        if len(line["points"]) > 1 and all(gap and math.isfinite(gap["value"]) for gap, _ in sides):
+            numbers = [estimate(gap, scale(part["metric"]).digits, signed=True, value="value") for gap, _ in sides]
+            told.append(
+                f"{first}, generalization gap in {scale(part['metric']).title}: {numbers[0]} with {sides[0][1]}, "
+                f"{numbers[1]} with {sides[1][1]} of the subjects."
             )
-    for part in found["metrics"] if len(found["rows"]) > 1 else []:
+    return told
+
+
+def losses(found: Found) -> list[str]:
+    told = []
+    for part in found["metrics"]:
         changes = {line["row"]: line["change"] for line in part["rows"] if line["change"]}
         sure = [row for row, change in changes.items() if change["verdict"] == "worse"]
-        sentences.append(
-            f"In {scale(part['metric']).title}, {listed(sure) if sure else 'no row'} of {len(changes)} "
-            f"{'loses' if len(sure) < 2 else 'lose'} reliably; best mean {', '.join(leaders(found, part))}."
+        who = listed(sure) if 0 < len(sure) <= NAMES else str(len(sure) or "no row")
+        told.append(
+            f"In {scale(part['metric']).title}, {who} of {len(changes)} {'loses' if len(sure) < 2 else 'lose'} reliably; "
+            f"best mean {', '.join(leaders(found, part))}."
         )
-    return sentences
+    return told
+
+
+def ends(line: Found) -> tuple[int, int]:
+    """The studies with the fewest and the most subjects that have the row."""
+    return line["points"][0]["study"], line["points"][-1]["study"]
 
 
 def line_of(part: Found, row: str) -> Found:
@@ -86,8 +106,8 @@ def named(study: Found) -> str:
     return f"{study['label']} ({few if few == many else f'{few} to {many}'} subjects)"
 
 
-def cost(part: Found, change: Found) -> str:
-    digits = scale(part["metric"]).digits
+def cost(metric: str, change: Found) -> str:
+    digits = scale(metric).digits
     reliably = {"worse": "reliably worse", "better": "reliably better"}.get(change["verdict"], change["verdict"])
     return (
         f"{number(change['mean_difference'], digits, signed=True)} "
