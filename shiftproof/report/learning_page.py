@@ -81,9 +81,10 @@ def losses(found: Found) -> list[str]:
         changes = {line["row"]: line["change"] for line in part["rows"] if line["change"]}
         sure = [row for row, change in changes.items() if change["verdict"] == "worse"]
         who = listed(sure) if 0 < len(sure) <= NAMES else str(len(sure) or "no row")
+        lose = "loses" if len(sure) < 2 else "lose"
         told.append(
-            f"In {scale(part['metric']).title}, {who} of {len(changes)} {'loses' if len(sure) < 2 else 'lose'} reliably; "
-            f"best mean {', '.join(leaders(found, part))}."
+            f"In {scale(part['metric']).title}, {who} of {len(changes)} {lose} reliably; best mean "
+            f"{', '.join(leaders(found, part))}."
         )
     return told
 
