@@ -80,11 +80,10 @@ def losses(found: Found) -> list[str]:
     for part in found["metrics"]:
         changes = {line["row"]: line["change"] for line in part["rows"] if line["change"]}
         sure = [row for row, change in changes.items() if change["verdict"] == "worse"]
-        who = listed(sure) if 0 < len(sure) <= NAMES else str(len(sure) or "no row")
-        lose = "loses" if len(sure) < 2 else "lose"
+        names = f" ({listed(sure)})" if 0 < len(sure) <= NAMES else ""
         told.append(
-            f"In {scale(part['metric']).title}, {who} of {len(changes)} {lose} reliably; best mean "
-            f"{', '.join(leaders(found, part))}."
+            f"In {scale(part['metric']).title}, {len(sure) or 'none'} of {len(changes)} rows "
+            f"{'loses' if len(sure) == 1 else 'lose'} reliably{names}; best mean {', '.join(leaders(found, part))}."
         )
     return told
 

@@ -110,7 +110,7 @@ def test_the_page_shows_every_row_and_metric_and_asks_for_nothing(pair, tmp_path
     assert "differ in their training budget" in page
     assert "dotted, grey: held-out subjects of erm/none" in page
     assert not re.search(r'(?:src|href)="(?!#)', page)
-    assert "reliably; best mean at" in page.replace("\u00a0", " ")
+    assert "rows lose reliably (erm/none and erm/strong); best mean at" in page.replace("\u00a0", " ")
 
 
 @pytest.mark.parametrize(
