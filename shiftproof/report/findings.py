@@ -182,16 +182,12 @@ def row_summary(
 
 def scores_of(results: Results, metric: str) -> pd.DataFrame:
     """`per_subject` of the study's rows: over structures, or over scans where a scan has one label."""
-    return per_subject(oriented(results.rows, metric), metric, by_structure=segments(results))
+    return per_subject(oriented(results.rows, metric), metric, by_structure=results.segments)
 
 
 def single_trainings(results: Results) -> pd.DataFrame:
     """As `scores_of` of the primary metric, by seed."""
-    return per_training(oriented(results.rows, results.primary), results.primary, by_structure=segments(results))
-
-
-def segments(results: Results) -> bool:
-    return bool((results.facts.get("task") or {}).get("task", "segmentation") == "segmentation")
+    return per_training(oriented(results.rows, results.primary), results.primary, by_structure=results.segments)
 
 
 def oriented(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -59,23 +59,19 @@ def generalization(results: Results) -> list[Found]:
     if rows.empty:
         return []
     found = []
-    for structure in [s for s in results.structures if s in set(rows["structure"])] if segments(results) else [None]:
+    for structure in [s for s in results.structures if s in set(rows["structure"])] if results.segments else [None]:
         for metric in metrics_of(rows, results):
-            values = values_of(rows, structure, metric, segments(results))
+            values = values_of(rows, structure, metric, results.segments)
             lines = [line for r in results.recipes if (line := line_of(values, r["name"], metric, results))]
             if lines:
                 found.append({"structure": structure, "metric": metric, "lines": lines})
     return found
 
 
-def segments(results: Results) -> bool:
-    return bool((results.facts.get("task") or {}).get("task", "segmentation") == "segmentation")
-
-
 def metrics_of(rows: pd.DataFrame, results: Results) -> list[str]:
     """The metrics whose gap is shown: where better has a direction."""
     there = list(rows["metric"].drop_duplicates())
-    wanted = [*METRICS, results.primary] if segments(results) else there
+    wanted = [*METRICS, results.primary] if results.segments else there
     return [m for m in dict.fromkeys(wanted) if m in there and not scale(m).signed]
 
 

@@ -18,8 +18,8 @@ from ..files import write_json
 from ..names import choose
 from ..statistics import interval, per_training
 from .comparing import family_of
-from .findings import oriented
-from .generalization import METRICS, line_of, read_gaps, segments, values_of
+from .findings import declared_margin, oriented
+from .generalization import METRICS, line_of, read_gaps, values_of
 from .learning_page import write_page
 from .numbers import scale
 from .reading import read_results
@@ -94,7 +94,7 @@ def learning_curves(
     chosen = chosen_rows(points, rows)
     first = points[0].results
     there = sorted({m for point in points for m in point.results.metrics if not scale(m).signed})
-    usual = [m for m in (*(METRICS if segments(first) else ()), first.primary) if m in there]
+    usual = [m for m in (*(METRICS if first.segments else ()), first.primary) if m in there]
     wanted = [choose(m, there, "metric of these studies") for m in metrics or dict.fromkeys(usual)]
     if structure is not None:
         choose(structure, sorted({s for point in points for s in point.results.structures}), "structure")
@@ -102,7 +102,7 @@ def learning_curves(
         "domain_word": first.domain_word,
         "held_out": first.held_out,
         "structure": structure,
-        "structures": first.structures if segments(first) else [],
+        "structures": first.structures if first.segments else [],
         "studies": [
             {
                 "name": point.name,
@@ -234,7 +234,7 @@ def curves(points: Sequence[Point], rows: Sequence[str], metric: str, structure:
     for point in points:
         results = point.results
         scores = per_training(
-            oriented(results.rows, metric), metric, structure=structure, by_structure=segments(results)
+            oriented(results.rows, metric), metric, structure=structure, by_structure=results.segments
         )
         scores = scores[scores["row"].isin(rows)]
         tables.append(scores.assign(row=scores["row"] + key(point)))
@@ -251,8 +251,8 @@ def curves(points: Sequence[Point], rows: Sequence[str], metric: str, structure:
     members = [
         (line["row"] + key(few), line["row"] + key(many)) for line, (few, many) in zip(joined, ends, strict=True)
     ]
-    margin = points[0].results.facts.get("margin") if metric == points[0].results.primary else 0.0
-    tested = family_of(wide, "curve", members, scale(metric), float(margin or 0.0), trainings_of(scores, cells))
+    margin = declared_margin(points[0].results.facts) if metric == points[0].results.primary else 0.0
+    tested = family_of(wide, "curve", members, scale(metric), margin, trainings_of(scores, cells))
     changes = {
         line["row"]: change | {"a": few.label, "b": many.label}
         for line, change, (few, many) in zip(joined, tested, ends, strict=True)
@@ -287,7 +287,7 @@ def gaps(point: Point, rows: Sequence[str], metric: str, structure: str | None) 
     results = point.results
     if point.sides.empty or metric not in set(point.sides["metric"]):
         return {}
-    values = values_of(point.sides, structure, metric, segments(results))
+    values = values_of(point.sides, structure, metric, results.segments)
     found = {}
     for row in rows:
         line = line_of(values, row, metric, results)

@@ -228,7 +228,7 @@ def path(line: Found, fractions: Sequence[float], value: str) -> tuple[np.ndarra
 
 
 def limits(part: Found) -> tuple[float, float]:
-    """Room for all that is drawn; from 0 to 1 where a score is of that kind and takes half of it."""
+    """Room for all that is drawn, within what the metric can be."""
     seen = [p[k] for line in part["rows"] for p in line["points"] for k in ("mean", "low", "high", "train")]
     known = [v for v in seen if v is not None and math.isfinite(v)] or [0.0, 1.0]
     low, high = scale(part["metric"]).within

@@ -50,6 +50,11 @@ class Results:
         return str(self.facts.get("domain_column") or "domain")
 
     @property
+    def segments(self) -> bool:
+        """Whether scans have structures; else each has one answer."""
+        return bool((self.facts.get("task") or {}).get("task", "segmentation") == "segmentation")
+
+    @property
     def recipes(self) -> list[dict[str, Any]]:
         """One a row, in the study's order; rows that only the results name come last."""
         named = [r for r in self.facts.get("rows", []) if isinstance(r, dict) and "name" in r]
