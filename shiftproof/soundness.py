@@ -20,8 +20,13 @@ MANY = 64
 """Training domains where their number is not known: a method that holds some of them out must not be refused."""
 
 
-def require_sound(recipe: Recipe, plan: Plan) -> None:
+def require_sound(recipe: Recipe, plan: Plan, sources: Sequence[str] | None = None) -> None:
     """What can be found wrong with a recipe before any run: unknown options and classes, values of the wrong kind.
+
+    Args:
+        recipe: A row.
+        plan: It is trained with.
+        sources: Labelled training domains, the fewest of all divisions; None where they are not known.
 
     Raises:
         OptionError: With the row's name.
@@ -35,12 +40,12 @@ def require_sound(recipe: Recipe, plan: Plan) -> None:
             catalogue.check_options(recipe.test_time, adapt, dict(recipe.test_time_options))
         setting = setting_of(recipe, plan, ["a", "b"], 2)
         task = tasks.make(plan.target, plan.classes, loss=recipe.loss, options=recipe.loss_options)
-        # How many training domains there are depends on the one that is held out.
-        check_needs(recipe, cls, task.name, dataclasses.replace(setting, sources=max(2, cls.needs.sources)))
+        domains = [f"domain {i}" for i in range(MANY)] if sources is None else list(sources)
+        known = setting_of(recipe, plan, domains, len(domains))
+        check_needs(recipe, cls, task.name, known)
         with torch.device("meta"):  # takes no memory
             network = build_network(recipe, task, setting, plan, weights=False)
-        many = setting_of(recipe, plan, [f"domain {i}" for i in range(MANY)], MANY)
-        cls(network, task, many, **options).require_files()  # and its own checks: rare classes, lengths, shares
+        cls(network, task, known, **options).require_files()  # and its own checks: rare classes, lengths, shares
         if recipe.network.get("weights") is not None:
             build_network(recipe, task, setting, plan)
         task.loss(*task.blank((2,) * plan.dimensions))

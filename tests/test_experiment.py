@@ -150,6 +150,15 @@ def test_how_many_domains_a_method_holds_out_is_not_judged_before_they_are_known
         require_sound(Recipe("a", method="mldg", options={"held_out": 0}), PLAN)
 
 
+def test_too_few_training_domains_are_told_with_the_rows_name():
+    require_sound(Recipe("a", method="mldg", options={"held_out": 2}), PLAN, ["A", "B", "C"])
+    with pytest.raises(OptionError, match='row "a": MLDG holds 2 of 2 source domains out'):
+        require_sound(Recipe("a", method="mldg", options={"held_out": 2}), PLAN, ["A", "B"])
+    with pytest.raises(OptionError, match='row "b": mldg needs at least 2 labelled training domains, got 1 .A.'):
+        require_sound(Recipe("b", method="mldg"), PLAN, ["A"])
+    require_sound(Recipe("c"), PLAN, ["A"])
+
+
 def test_a_method_that_augments_by_itself_takes_no_transforms():
     assert Recipe("a", method="learned_augmentation").transforms == "none"
     with pytest.raises(OptionError, match="learned_augmentation augments by itself"):

@@ -232,8 +232,9 @@ def checked(declared: Declaration, table: Cohort) -> str:
     training = [divide(declared, table, held).train for held in declared.held_out]
     first = autoplan.plan_of(training[0], **declared.plan)
     trainer = Trainer(**declared.budget)
+    fewest = min((side.domains for side in training), key=len)
     for row in declared.rows:
-        require_sound(row, first)
+        require_sound(row, first, fewest)
         for side in training:
             require_batch(autoplan.completed(row, first), trainer, side.domains)
     return primary_of(first.target)

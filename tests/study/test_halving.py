@@ -37,7 +37,7 @@ def row(text: str, **fields) -> Recipe:
 
 ROWS = [
     row("erm/none"),
-    row("mldg/light", options={"held_out": 5}),  # cannot be met: its cells fail
+    row("mldg/light", sampling={"batches": "one domain"}),  # cannot be met: its cells fail
     row("group_dro/light"),
     row("erm/light+tent"),
     row("dann/light+target"),
@@ -148,7 +148,7 @@ def test_a_row_is_ranked_by_the_mean_over_inner_domains_of_the_mean_over_subject
 def test_a_row_that_fails_is_dropped_with_its_reason(finished):
     dropped = pd.read_csv(finished / "dropped.csv").set_index("row")
     assert dropped.loc["mldg/light", "rung"] == 1
-    assert "choose held_out between 1 and 1" in dropped.loc["mldg/light", "reason"]
+    assert "MLDG needs more than 1 source domains" in dropped.loc["mldg/light", "reason"]
 
 
 def test_every_candidate_is_either_confirmed_or_printed_as_dropped(finished):
@@ -338,9 +338,9 @@ def test_budgets_in_seconds_are_kept_and_counted_down(four_sites, tmp_path):
 
 
 def test_where_every_row_fails_it_is_said_and_tried_again(four_sites, tmp_path):
-    rows = [row("mldg/light", options={"held_out": 5}), row("mldg/none", options={"held_out": 7})]
+    rows = [row("mldg/light", sampling={"batches": "one domain"}), row("mldg/none", sampling={"batches": "one domain"})]
     for _ in range(2):
-        with pytest.raises(RunError, match="every row failed in rung 1; the first one, mldg/light, failed: MLDG holds"):
+        with pytest.raises(RunError, match="every row failed in rung 1; the first one, mldg/light, failed: MLDG needs"):
             run(four_sites, tmp_path, rows)
     assert json.loads((tmp_path / "rungs.json").read_text())["rungs"] == []
 
@@ -380,7 +380,7 @@ def test_a_rung_has_one_budget_and_a_seed(given):
 def test_the_command_line_declares_the_same_study(finished, four_sites, tmp_path, monkeypatch, capsys):
     """Complete already: what it would do else is to refuse the folder, or to train."""
     network = "network = {widths = [4, 8]}\n"
-    mldg = '[[row]]\nname = "mldg/light"\nmethod = "mldg"\noptions = {held_out = 5}\n' + network
+    mldg = '[[row]]\nname = "mldg/light"\nmethod = "mldg"\nsampling = {batches = "one domain"}\n' + network
     texts = [f'[[row]]\nname = "{r.name}"\nmethod = "{r.method}"\ntransforms = "{r.transforms}"\n' for r in ROWS]
     texts = [t + network + f"target = {str(r.target).lower()}\n" for t, r in zip(texts, ROWS, strict=True)]
     texts[1] = mldg

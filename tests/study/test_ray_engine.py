@@ -81,7 +81,7 @@ def local(table: Path, out: Path, texts: dict[str, dict], steps: int, seeds: int
 @pytest.fixture(scope="module")
 def finished(three_sites, tmp_path_factory) -> Path:
     """A study with local processes; a row of it cannot be trained."""
-    rows = {"dann/light+target": {}, "erm/none+tent": {}, "mldg/light": {"options": {"held_out": 5}}}
+    rows = {"dann/light+target": {}, "erm/none+tent": {}, "mldg/light": {"sampling": {"batches": "one domain"}}}
     return local(three_sites, tmp_path_factory.mktemp("local") / "s", rows, 4)
 
 
@@ -185,7 +185,7 @@ def test_a_training_that_raises_is_recorded_and_not_tried_again(cluster, finishe
     cell = failing.cells(folder)["mldg/light"]
     words = json.loads((cell / "cell.json").read_text())["error"]
     assert words == json.loads((failing.cells(finished)["mldg/light"] / "cell.json").read_text())["error"]
-    assert "choose held_out between 1 and 1" in words
+    assert "MLDG needs more than 1 source domains" in words
 
 
 @pytest.mark.slow

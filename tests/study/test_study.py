@@ -41,7 +41,7 @@ def finished(three_sites, tmp_path_factory) -> Path:
         row("erm/none"),
         row("dann/light+target"),
         row("erm/none+tent", test_time_options={"rate": 0.5}),
-        row("mldg/light", options={"held_out": 5}),  # cannot be met: its cell fails
+        row("mldg/light", sampling={"batches": "one domain"}),  # cannot be met: its cell fails
     ]
     return run(
         three_sites, tmp_path_factory.mktemp("study") / "s", rows, held_out=["A", "C"], command="shiftproof study ..."
@@ -64,7 +64,7 @@ def test_a_failed_cell_is_reported_and_the_others_go_on(finished):
     assert found.pop("mldg/light") == "failed"
     assert set(found.values()) == {"done"}
     text = next((finished / "cells").glob("mldg*/A/0/cell.json")).read_text()
-    assert "choose held_out between 1 and 1" in json.loads(text)["error"]
+    assert "MLDG needs more than 1 source domains in each batch" in json.loads(text)["error"]
 
 
 def test_rows_that_differ_in_prediction_only_share_a_training(finished):
@@ -180,7 +180,7 @@ def test_the_report_tells_of_the_failure(finished):
     from shiftproof.report import report
 
     page = report(finished).read_text(encoding="utf-8")
-    assert "choose held_out between 1 and 1" in page
+    assert "MLDG needs more than 1 source domains in each batch" in page
     assert "http-equiv" in page
 
 
@@ -313,6 +313,15 @@ def test_a_row_that_fails_while_predicting_fails_alone(three_sites, tmp_path):
     found = {r: status(c) for job in jobs(declared) for r, c in job.cells(out).items()}
     assert found["a+tent"] == "failed"
     assert found["a"] == "done"
+
+
+def test_a_row_that_asks_for_more_training_domains_than_there_are_is_refused_before_anything_is_trained(
+    three_sites, tmp_path
+):
+    rows = [row("erm/none"), row("mldg/none", options={"held_out": 2})]
+    with pytest.raises(OptionError, match='row "mldg/none": MLDG holds 2 of 2 source domains out'):
+        run(three_sites, tmp_path / "s", rows)
+    assert not (tmp_path / "s").exists()
 
 
 def test_mldg_on_batches_of_one_domain_fails_in_words(three_sites, tmp_path):
