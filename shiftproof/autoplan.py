@@ -44,12 +44,18 @@ TRAINING: dict[str, Any] = {
     "schedule": "poly",
     "clip": 12.0,
 }
+LONG = 5000
+"""Steps from which on the published optimiser is used: with a momentum of 0.99 it starts slowly."""
+
+SHORT: dict[str, Any] = {"optimizer": "adamw", "rate": 1e-3, "schedule": "cosine"}
+"""Of shorter trainings, and of those that a limit of time ends: the trainer's own defaults."""
+
 ROW: dict[str, Any] = {"transforms": "strong"}
 """What a row that is written down without it gets; it is chosen before any scan is read."""
 
 FOREGROUND = 1 / 3
 SCHEMES = "CT is clipped at percentiles of the structures, other channels are z-scored by scan"
-OWN = ("memory_gb", "base", "batch", "least_batch", "keep")
+OWN = ("memory_gb", "base", "batch", "least_batch", "steps", "keep")
 BY_LEVEL = ("widths", "strides", "kernels", "base", "levels", "widest")
 
 
@@ -76,6 +82,7 @@ def auto_plan(
     base: int = BASE,
     batch: int | None = None,
     least_batch: int = LEAST_BATCH,
+    steps: int | None = None,
     keep: Sequence[str] = (),
     dimensions: int | None = None,
     spacing_mm: Sequence[float | None] | None = None,
@@ -93,16 +100,17 @@ def auto_plan(
     with the smallest batch fits into `memory_gb`; a network is fitted to every patch that is tried (`nets.planned`),
     and sides are multiples of what it divides them by. Batch: as large as still fits, up to 5 % of all voxels.
     Network: `base` channels, doubled from level to level up to 512 in 2D and 320 in 3D, deep supervision. Intensities:
-    CT is clipped at the 0.5 and 99.5 percentiles of the structures, else z-scores. Training: SGD with Nesterov's
-    momentum 0.99, rate 0.01 with the polynomial schedule, weight decay 3e-5, cross-entropy and Dice over the batch, a
-    third of the patches on structures.
+    CT is clipped at the 0.5 and 99.5 percentiles of the structures, else z-scores. Training: cross-entropy and Dice
+    over the batch, a third of the patches on structures; from 5000 steps on SGD with Nesterov's momentum 0.99, rate
+    0.01 with the polynomial schedule, weight decay 3e-5.
 
     Paper: F. Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image
     segmentation", Nature Methods 18 (2021), https://doi.org/10.1038/s41592-020-01008-z. Deviations: the share of
     1/3 on structures is a probability of each patch, not a part of each batch; memory is estimated in closed form for
     float32 on any device (`nets.footprint`); 2 or 3 dimensions are chosen before training (`make_plan`), not by
     cross-validation; no cascade, no ensemble, no postprocessing; Dice over the batch in 3D, too (the program's
-    default in 3D is by sample); the program's length of training is left to the user.
+    default in 3D is by sample); the length of training is left to the user (250 000 steps in the program), and one
+    that is short or of unknown length has the trainer's usual optimiser, AdamW at 0.001 with the cosine schedule.
 
     Args:
         cohort: Training scans and nothing else.
@@ -110,6 +118,7 @@ def auto_plan(
         base: Channels of the finest level; fewer are faster.
         batch: Samples, where the user has chosen them; the patch is then made to fit.
         least_batch: Fewest samples; methods that compare domains need one of each.
+        steps: Of the training; None if they are not known, since a limit of time ends it.
         keep: Settings of the trainer that the user has chosen.
         dimensions, spacing_mm, patch, normalisation, context: As in `make_plan`; what is given stays.
         workers: Processes that read.
@@ -135,7 +144,8 @@ def auto_plan(
     found = budget.fitting(np.median(shapes, 0)[:axes], spacing[:axes], patch)
     share = max(1, round(SHARE * float(shapes.prod(1).sum()) / prod(found.patch)))
     size = batch or max(least, min(found.batch, share))
-    settings = {key: value for key, value in {"batch": size, **TRAINING}.items() if key not in keep}
+    training, why_optimizer = _training(steps, keep)
+    settings = {"batch": size, **training} if "batch" not in keep else training
     schemes = {channel: rule["scheme"] for channel, rule in fixed.normalisation.items()}
     words = _Reasons(memory_gb, np.median(shapes, 0)[:axes].tolist(), share, given_batch=batch, given_patch=patch)
     automatic = {
@@ -150,7 +160,7 @@ def auto_plan(
             _decision("spacing_mm", list(spacing), why_spacing),
             *words.of(found, size, least),
             _decision("normalisation", schemes, "given" if normalisation else SCHEMES),
-            _decision("optimizer", settings.get("optimizer"), "the published program's; steps are the user's"),
+            _decision("optimizer", training.get("optimizer"), why_optimizer),
         ],
     }
     return dataclasses.replace(fixed, patch=found.patch, automatic=automatic)
@@ -294,6 +304,7 @@ def resolved(
     usual = type(trainer)()
     changed = [name for name in ("batch", *TRAINING) if getattr(trainer, name) != getattr(usual, name)]
     found.setdefault("keep", changed)
+    found.setdefault("steps", trainer.steps if trainer.seconds is None else None)
     if "batch" in found["keep"]:
         found.setdefault("batch", trainer.batch)
     compares = [r.sampling.get("batches", catalogue.method(r.method).needs.batches) == "balanced" for r in rows]
@@ -370,6 +381,18 @@ class _Reasons:
                 f"{shape.parameters / 1e6:.2f} million weights",
             ),
         ]
+
+
+def _training(steps: int | None, keep: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Settings of the trainer that the user has not chosen, and why the optimiser is what it is."""
+    long = steps is not None and steps >= LONG
+    chosen = {key: value for key, value in (TRAINING if long else SHORT).items() if key not in keep}
+    if "optimizer" in keep:
+        return chosen, "given"
+    if long:
+        return chosen, f"the published program's, for {LONG} steps and more"
+    length = "an unknown number of steps" if steps is None else f"{steps} steps"
+    return chosen, f"{length}: below {LONG} the published SGD with momentum {TRAINING['momentum']} starts too slowly"
 
 
 def _patches(number: int) -> str:

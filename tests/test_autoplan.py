@@ -280,7 +280,9 @@ def test_the_users_own_settings_stay():
     rows = [Recipe("erm")]
     assert resolved({}, rows, Trainer(batch=3), 3) == {}
     found = resolved({"automatic": True}, rows, Trainer(batch=3, rate=0.1), 3)
-    assert found == {"automatic": True, "keep": ["batch", "rate"], "batch": 3}
+    assert found == {"automatic": True, "keep": ["batch", "rate"], "steps": 2000, "batch": 3}
+    # How many steps fit into a limit of time is not known.
+    assert resolved({"automatic": True}, rows, Trainer(steps=9000, seconds=60.0), 3)["steps"] is None
     # Typed, although it is the default.
     assert resolved({"automatic": True, "keep": ["batch"]}, rows, Trainer(), 3)["batch"] == Trainer().batch
     compares = [*rows, Recipe("dann", method="dann")]
@@ -295,6 +297,25 @@ def test_kept_settings_are_not_planned(tmp_path):
     assert why(plan, "batch") == "given"
     assert "3 patches" in autoplan.line(plan)
     assert auto_plan(table, memory_gb=0.2, base=8, least_batch=5).automatic["training"]["batch"] == 5
+
+
+@pytest.mark.parametrize("steps", [None, 1, autoplan.LONG - 1, autoplan.LONG, 250_000])
+def test_long_trainings_have_the_published_optimiser_and_others_the_usual_one(tmp_path, steps):
+    plan = auto_plan(cohort(tmp_path), memory_gb=0.2, base=8, steps=steps)
+    training = plan.automatic["training"]
+    published = steps is not None and steps >= autoplan.LONG
+    wanted = autoplan.TRAINING if published else autoplan.SHORT
+    assert {k: v for k, v in training.items() if k != "batch"} == wanted
+    reason = why(plan, "optimizer")
+    assert reason.startswith("the published program") == published
+    assert published or (str(steps or "unknown") in reason)
+    kept = auto_plan(cohort(tmp_path), memory_gb=0.2, base=8, steps=steps, keep=["optimizer"])
+    assert why(kept, "optimizer") == "given"
+    assert "optimizer" not in kept.automatic["training"]
+
+
+def test_short_trainings_have_the_settings_of_a_plain_one():
+    assert {name: getattr(Trainer(), name) for name in autoplan.SHORT} == autoplan.SHORT
 
 
 def test_the_command_lines_words():

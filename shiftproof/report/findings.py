@@ -24,7 +24,7 @@ from .reading import read_results
 from .results import Cell, Results
 from .roles import bound_of, measured_on, plain_of, reference_of, selected, setting, upper_bound
 from .spread import spread, unseen_loss
-from .trainings import trainings_of
+from .trainings import fallen, trainings_of
 from .words import evidence, headline
 
 
@@ -83,6 +83,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "bounded": bool(references.get("target-supervised")),
         "cells": cell_counts(results.cells),
         "halving": halving(results.root),
+        "fallen": fallen(trainings, scale(results.primary)) if trainings else [],
     }
     found["leader"], found["winner"] = leader(found)
     found["drops"] = drops(wide, found)

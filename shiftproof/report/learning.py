@@ -24,7 +24,7 @@ from .learning_page import write_page
 from .numbers import scale
 from .reading import read_results
 from .results import Cell, Results
-from .trainings import trainings_of
+from .trainings import fallen, fallen_words, trainings_of
 
 Found = dict[str, Any]
 
@@ -116,8 +116,10 @@ def learning_curves(
         ],
         "rows": chosen,
         "metrics": [curves(points, chosen, metric, structure) for metric in wanted],
+        "fallen": fallen_trainings(points, chosen, structure),
         "caveats": caveats(points),
     }
+    found["caveats"] += [text for text in (fallen_words(found["fallen"], scale(first.primary)),) if text]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "learning-curves.json", found)
@@ -232,13 +234,9 @@ def curves(points: Sequence[Point], rows: Sequence[str], metric: str, structure:
     """Of one metric: each row's points, and what the smallest fraction costs."""
     tables, cells = [], []
     for point in points:
-        results = point.results
-        scores = per_training(
-            oriented(results.rows, metric), metric, structure=structure, by_structure=results.segments
-        )
-        scores = scores[scores["row"].isin(rows)]
+        scores = by_training(point, rows, metric, structure)
         tables.append(scores.assign(row=scores["row"] + key(point)))
-        cells += [renamed(cell, point) for cell in results.cells]
+        cells += [renamed(cell, point) for cell in point.results.cells]
     scores = pd.concat(tables)
     wide = scores.pivot_table(index=["held_out", "subject"], columns="row", values="value")
     seen = [gaps(point, rows, metric, structure) for point in points]
@@ -262,6 +260,25 @@ def curves(points: Sequence[Point], rows: Sequence[str], metric: str, structure:
         "higher_is_better": scale(metric).higher_is_better,
         "rows": [line | {"change": changes.get(line["row"])} for line in lines],
     }
+
+
+def by_training(point: Point, rows: Sequence[str], metric: str, structure: str | None) -> pd.DataFrame:
+    results = point.results
+    scores = per_training(oriented(results.rows, metric), metric, structure=structure, by_structure=results.segments)
+    return scores[scores["row"].isin(rows)]
+
+
+def fallen_trainings(points: Sequence[Point], rows: Sequence[str], structure: str | None) -> list[Found]:
+    """Those that went wrong by the primary metric, with the fraction that they are of."""
+    metric = points[0].results.primary
+    found = []
+    for point in points:
+        trainings = trainings_of(by_training(point, rows, metric, structure), ())
+        found += [
+            each | {"fraction": point.fraction, "where": f" at {point.label}"}
+            for each in fallen(trainings, scale(metric))
+        ]
+    return found
 
 
 def key(point: Point) -> str:

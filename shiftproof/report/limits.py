@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .comparing import beyond_reach, lucky
-from .numbers import count, known, listed, number, plural
+from .numbers import count, known, listed, number, plural, scale
 from .phrases import Found, primary, scored, size, unit
+from .trainings import fallen_words
 
 
 def caveats(found: Found) -> list[str]:
@@ -16,6 +17,7 @@ def caveats(found: Found) -> list[str]:
         resolution(found),
         domains(found),
         seeds(found) if found["kind"] == "study" else "",
+        fallen_words(found["fallen"], scale(found["primary"]["metric"])),
         transforms(found),
         repeated(found),
         empty(found),

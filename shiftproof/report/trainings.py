@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from ..statistics import OverTrainings, over_trainings
+from .numbers import Scale, count, number
 from .results import Cell
 
 Runs = set[tuple[str, int, str]]
+
+FALLEN = 0.5
+"""Share of its row's median below which a training is not one of the same kind, but one that went wrong."""
+
+NAMED = 3
+"""Of them in a sentence; more are counted."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +60,42 @@ def trainings_of(scores: pd.DataFrame, cells: Iterable[Cell]) -> Trainings:
         if cell.status == "done" and cell.run is not None:
             runs.setdefault(cell.row, set()).add((cell.held_out, cell.seed, str(cell.run)))
     return Trainings(tables, runs)
+
+
+def fallen(trainings: Trainings, of: Scale) -> list[dict[str, Any]]:
+    """Trainings that score less than half of what their row's median training does, on the same held-out domain.
+
+    Such a training has found another optimum than the others (often: nothing is marked at all), so that the mean of its
+    row is that of none of them. Needs three trainings or more, and a metric from 0 to 1 of which more is better.
+
+    Returns:
+        `row`, `held_out`, `seed`, `value`, `median`.
+    """
+    found = []
+    for row, scores in trainings.scores.items() if of.higher_is_better and of.within == (0, 1) else ():
+        means = scores.groupby(level="held_out").mean()
+        medians = means.median(axis=1).where(means.notna().sum(axis=1) > 2)
+        below = means.lt(FALLEN * medians, axis=0)
+        found += [
+            {"row": row, "held_out": str(domain), "seed": int(seed), "value": value, "median": float(medians[domain])}
+            for (domain, seed), value in means.where(below).stack().dropna().items()
+        ]
+    return found
+
+
+def fallen_words(found: list[dict[str, Any]], of: Scale) -> str:
+    """A sentence; empty where none fell."""
+    if not found:
+        return ""
+    told = [
+        f"{each['row']}{each.get('where', '')} (held out {each['held_out']}, seed {each['seed']}: "
+        f"{number(each['value'], of.digits)}, the median {number(each['median'], of.digits)})"
+        for each in found[:NAMED]
+    ]
+    more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    verb, rows = ("scores", "its row") if len(found) == 1 else ("score", "their rows")
+    return (
+        f"{count(len(found), 'training')} {verb} less than half of the median of {rows}: {'; '.join(told)}{more}. Such "
+        "a training found nothing, or something else, often because it was short or its rate high; the mean of its row "
+        "is like that of none of its trainings."
+    )

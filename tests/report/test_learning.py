@@ -113,6 +113,20 @@ def test_the_page_shows_every_row_and_metric_and_asks_for_nothing(pair, tmp_path
     assert "rows lose reliably (erm/none and erm/strong); best mean at" in page.replace("\u00a0", " ")
 
 
+def test_a_training_that_found_nothing_is_told_with_its_fraction(pair, tmp_path):
+    few, many = pair()
+    (path,) = many.glob("cells/erm_strong/B/2/rows.csv")
+    rows = pd.read_csv(path)
+    rows.loc[rows["metric"] == "dice", "value"] *= 0.01
+    rows.to_csv(path, index=False)
+    found = learning_curves([few, many], tmp_path / "out")
+    (fell,) = found["fallen"]
+    assert (fell["row"], fell["held_out"], fell["seed"], fell["fraction"]) == ("erm/strong", "B", 2, 0.5)
+    assert fell["value"] < 0.02 < 0.6 < fell["median"]
+    page = (tmp_path / "out" / "learning-curves.html").read_text().replace("\u00a0", " ")
+    assert "erm/strong at 50 % (held out B, seed 2:" in page
+
+
 @pytest.mark.parametrize(
     ("facts", "complaint"),
     [

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 
 from shiftproof.report.findings import summarise
+from shiftproof.report.numbers import scale
+from shiftproof.report.reading import read_results
 from shiftproof.report.results import COLUMNS, Cell, Results
+from shiftproof.report.trainings import Trainings, fallen, fallen_words
 
 
 def drawn(
@@ -102,3 +105,39 @@ def test_predictions_that_no_study_made_are_compared_as_they_are():
     found = summarise(Results("evaluation", {"primary": "dice"}, study.rows))
     assert found["comparisons"][0]["verdict"] == "better"
     assert found["comparisons"][0]["trainings"] is None
+
+
+def single(values: dict[str, list[float]]) -> Trainings:
+    """One subject a held-out domain, a value a seed."""
+    index = pd.MultiIndex.from_product([["A", "B"], ["s"]], names=["held_out", "subject"])
+    columns = pd.Index([0, 1, 2], name="seed")
+    return Trainings(
+        {row: pd.DataFrame([own, [0.5, 0.5, 0.5]], index=index, columns=columns) for row, own in values.items()}, {}
+    )
+
+
+def test_trainings_below_half_of_their_rows_median_are_told():
+    dice = scale("dice")
+    found = fallen(single({"a": [0.5, 0.01, 0.6], "b": [0.5, 0.26, 0.6], "c": [0.9, 0.3, 0.3]}), dice)
+    assert found == [{"row": "a", "held_out": "A", "seed": 1, "value": 0.01, "median": 0.5}]
+    words = fallen_words(found, dice)
+    assert words.startswith("1 training scores less than half of the median of its row: a (held out A, seed 1: 0.010,")
+    assert fallen_words([], dice) == ""
+    many = fallen_words([f | {"seed": s} for s in range(5) for f in found], dice)
+    assert many.startswith("5 trainings score less than half of the median of their rows")
+    assert "; and 2 more." in many
+    # Two trainings do not tell which of them is the odd one, and of millimetres fewer are better.
+    assert fallen(single({"a": [0.5, float("nan"), 0.01]}), dice) == []
+    assert fallen(single({"a": [9.0, 1.0, 9.0]}), scale("hd95 mm")) == []
+
+
+def test_a_study_tells_of_a_training_that_found_nothing(make_study):
+    folder = make_study("fell", rows=["erm/none", "erm/strong"], sites=["A", "B"], seeds=[0, 1, 2], records=False)
+    assert summarise(read_results(folder))["fallen"] == []
+    (path,) = folder.glob("cells/erm_none/A/1/rows.csv")
+    rows = pd.read_csv(path)
+    rows.loc[rows["metric"] == "dice", "value"] *= 0.1
+    rows.to_csv(path, index=False)
+    found = summarise(read_results(folder))
+    assert [(f["row"], f["held_out"], f["seed"]) for f in found["fallen"]] == [("erm/none", "A", 1)]
+    assert any("erm/none (held out A, seed 1:" in text for text in found["caveats"])
