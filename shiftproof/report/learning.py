@@ -98,6 +98,7 @@ def learning_curves(
     wanted = [choose(m, there, "metric of these studies") for m in metrics or dict.fromkeys(usual)]
     if structure is not None:
         choose(structure, sorted({s for point in points for s in point.results.structures}), "structure")
+    fell = fallen_trainings(points, chosen, structure)
     found = {
         "domain_word": first.domain_word,
         "held_out": first.held_out,
@@ -116,10 +117,9 @@ def learning_curves(
         ],
         "rows": chosen,
         "metrics": [curves(points, chosen, metric, structure) for metric in wanted],
-        "fallen": fallen_trainings(points, chosen, structure),
-        "caveats": caveats(points),
+        "fallen": fell,
+        "caveats": [text for text in (*caveats(points), fallen_words(fell, scale(first.primary))) if text],
     }
-    found["caveats"] += [text for text in (fallen_words(found["fallen"], scale(first.primary)),) if text]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "learning-curves.json", found)

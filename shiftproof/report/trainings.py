@@ -75,11 +75,12 @@ def fallen(trainings: Trainings, of: Scale) -> list[dict[str, Any]]:
     for row, scores in trainings.scores.items() if of.higher_is_better and of.within == (0, 1) else ():
         means = scores.groupby(level="held_out").mean()
         medians = means.median(axis=1).where(means.notna().sum(axis=1) > 2)
-        below = means.lt(FALLEN * medians, axis=0)
-        found += [
-            {"row": row, "held_out": str(domain), "seed": int(seed), "value": value, "median": float(medians[domain])}
-            for (domain, seed), value in means.where(below).stack().dropna().items()
-        ]
+        for (domain, own), median in zip(means.iterrows(), medians, strict=True):
+            low = own[own < FALLEN * median]
+            found += [
+                {"row": row, "held_out": str(domain), "seed": seed, "value": float(value), "median": float(median)}
+                for seed, value in zip(low.index.tolist(), low, strict=True)
+            ]
     return found
 
 
