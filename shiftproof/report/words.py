@@ -189,11 +189,12 @@ def no_help_text(found: Found) -> str:
         f"{c['a']} {lacks(c)} {called(found, c['b'])}: {claims(found, c)}, {tested(found, c)}{still(found, c)}."
         for c in alone
     ]
-    together: dict[str, list[str]] = {}
+    together: dict[tuple[str, str], list[str]] = {}
     for c in (c for c in others if not any(c is one for one in alone)):
         asked = row(found, c["a"])["reference"] == c["b"]
-        together.setdefault(claims(found, c), []).append(c["a"] if asked else f"{c['a']} against {c['b']}")
-    texts += [f"{claim[0].upper()}{claim[1:]}: {named(names)}." for claim, names in together.items()]
+        told, what = (c["a"], "row") if asked else (f"{c['a']} against {c['b']}", "pair")
+        together.setdefault((claims(found, c), what), []).append(told)
+    texts += [f"{claim[0].upper()}{claim[1:]}: {named(names, what)}." for (claim, what), names in together.items()]
     texts += ["The table has the numbers of each."] if together else []
     untested = [
         r
@@ -202,7 +203,10 @@ def no_help_text(found: Found) -> str:
     ]
     # Of several losses or networks each has a source-only of its own, and is it where it adds nothing to them.
     plain = [r["row"] for r in untested if r["setting"] == SOURCE_ONLY and r["overall"]["n"]]
-    lacking = [r["row"] for r in untested if r["row"] not in plain]
+    # Without any reference all pairs are what is asked, and each row of them is compared.
+    asked_of_all = all(c["family"] == "primary" for c in found["comparisons"])
+    paired = {name for c in found["comparisons"] for name in (c["a"], c["b"])} if asked_of_all else set()
+    lacking = [r["row"] for r in untested if r["row"] not in plain and r["row"] not in paired]
     if plain:
         texts.append(
             f"{listed(plain)}: plain training, with nothing to compare it with but each other; every comparison in "

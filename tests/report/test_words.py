@@ -146,3 +146,15 @@ def test_lines_do_not_break_within_an_interval():
 )
 def test_unknown_metrics_are_read_from_their_names(metric, unit, higher):
     assert (scale(metric).unit, scale(metric).higher_is_better) == (unit, higher)
+
+
+def test_many_pairs_without_a_difference_are_counted_as_pairs(make_study):
+    rows = ["erm/none", "erm/strong", "dann/strong", "mldg/strong", "mldg/none"]
+    folder = make_study(rows=rows, levels=dict.fromkeys(rows, 0.7))
+    study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    study["references"] = {}
+    (folder / "study.json").write_text(json.dumps(study), encoding="utf-8")
+    told = text(summary(folder), "What does not")
+    assert re.search(r"\d pairs \(erm/none against erm/strong, ", told)
+    assert " rows (" not in told
+    assert "not compared" not in told  # all are, with each other
