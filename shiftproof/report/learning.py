@@ -24,7 +24,7 @@ from .learning_page import write_page
 from .numbers import scale
 from .reading import read_results
 from .results import Cell, Results
-from .trainings import fallen, fallen_words, trainings_of
+from .trainings import fallen, trainings_of
 
 Found = dict[str, Any]
 
@@ -98,7 +98,6 @@ def learning_curves(
     wanted = [choose(m, there, "metric of these studies") for m in metrics or dict.fromkeys(usual)]
     if structure is not None:
         choose(structure, sorted({s for point in points for s in point.results.structures}), "structure")
-    fell = fallen_trainings(points, chosen, structure)
     found = {
         "domain_word": first.domain_word,
         "held_out": first.held_out,
@@ -117,8 +116,9 @@ def learning_curves(
         ],
         "rows": chosen,
         "metrics": [curves(points, chosen, metric, structure) for metric in wanted],
-        "fallen": fell,
-        "caveats": [text for text in (*caveats(points), fallen_words(fell, scale(first.primary))) if text],
+        "primary": first.primary,
+        "fallen": fallen_trainings(points, chosen, structure),
+        "caveats": caveats(points),
     }
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

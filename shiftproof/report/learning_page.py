@@ -16,6 +16,7 @@ from .numbers import estimate, listed, number, p_value, scale, span
 from .scripts import policy
 from .svg import FAINT, INK, PALETTE, RULE, Plot, style
 from .templating import template
+from .trainings import fallen_words
 
 Found = dict[str, Any]
 
@@ -47,8 +48,9 @@ def write_page(found: Found, path: Path) -> None:
 
 
 def words(found: Found) -> list[str]:
-    """What fewer subjects cost the first row, metric by metric; which rows lose reliably; who leads where."""
-    return [*price(found), *gaps(found), *(losses(found) if len(found["rows"]) > 1 else [])]
+    """What fewer subjects cost the first row, metric by metric; which rows lose reliably; who leads where; who fell."""
+    fell = fallen_words(found["fallen"], scale(found["primary"]))
+    return [*price(found), *gaps(found), *(losses(found) if len(found["rows"]) > 1 else []), *([fell] if fell else [])]
 
 
 def price(found: Found) -> list[str]:
