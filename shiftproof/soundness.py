@@ -35,9 +35,6 @@ def require_sound(recipe: Recipe, plan: Plan, sources: Sequence[str] | None = No
     try:
         cls = catalogue.method(recipe.method)
         options = catalogue.check_options(recipe.method, cls, dict(recipe.options))
-        if recipe.test_time is not None:
-            adapt = catalogue.test_time(recipe.test_time)
-            catalogue.check_options(recipe.test_time, adapt, dict(recipe.test_time_options))
         setting = setting_of(recipe, plan, ["a", "b"], 2)
         task = tasks.make(plan.target, plan.classes, loss=recipe.loss, options=recipe.loss_options)
         domains = [f"domain {i}" for i in range(MANY)] if sources is None else list(sources)
@@ -45,7 +42,11 @@ def require_sound(recipe: Recipe, plan: Plan, sources: Sequence[str] | None = No
         check_needs(recipe, cls, task.name, known)
         with torch.device("meta"):  # takes no memory
             network = build_network(recipe, task, setting, plan, weights=False)
-        cls(network, task, known, **options).require_files()  # and its own checks: rare classes, lengths, shares
+        method = cls(network, task, known, **options)  # with its own checks: rare classes, lengths, shares
+        method.require_files()
+        if recipe.test_time is not None:
+            adapt = catalogue.test_time(recipe.test_time)
+            adapt(method, **catalogue.check_options(recipe.test_time, adapt, dict(recipe.test_time_options)))
         if recipe.network.get("weights") is not None:
             build_network(recipe, task, setting, plan)
         task.loss(*task.blank((2,) * plan.dimensions))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 
 from shiftproof.data.cohort import Cohort
 from shiftproof.errors import OptionError, RunError, SplitError
+from shiftproof.parts.view_policy import ViewPolicy
 from shiftproof.recipe import Recipe
 from shiftproof.study.cell import jobs, status
 from shiftproof.study.declare import Declaration, parse_rows, with_references
@@ -19,14 +21,13 @@ from shiftproof.study.deliver import deliver, selected
 from shiftproof.study.run import study
 from shiftproof.study.single import train
 from shiftproof.train import Trainer
+from shiftproof.transforms.views import Views
 
 SMALL = {"widths": [4, 8]}
 FAST = Trainer(steps=4, batch=4, validate_every=2, device="cpu")
 
 
 def row(text: str, **fields) -> Recipe:
-    import dataclasses
-
     return dataclasses.replace(Recipe.parsed(text), network=SMALL, **fields)
 
 
@@ -306,13 +307,30 @@ def test_a_used_folder_does_not_pass_for_another_run(three_sites, tmp_path):
 
 
 def test_a_row_that_fails_while_predicting_fails_alone(three_sites, tmp_path):
-    bare = {"network": {**SMALL, "norm": "none"}}
-    rows = [Recipe("a+tent", transforms="none", test_time="tent", **bare), Recipe("a", transforms="none", **bare)]
-    out = run(three_sites, tmp_path / "t", rows)
-    declared = Declaration.load(out)
-    found = {r: status(c) for job in jobs(declared) for r, c in job.cells(out).items()}
-    assert found["a+tent"] == "failed"
-    assert found["a"] == "done"
+    policy = tmp_path / "views.json"
+    policy.write_text(ViewPolicy(Views((16, 16))).as_json())
+    views = {"test_time": "learned_views", "test_time_options": {"policy_file": str(policy)}}
+    rows = [row("erm/none"), dataclasses.replace(row("erm/none"), name="views", **views)]
+    # Sound when the study begins, and gone when the row is predicted.
+    out = run(three_sites, tmp_path / "t", rows, tell=lambda _: policy.unlink(missing_ok=True))
+    found = {r: status(c) for job in jobs(Declaration.load(out)) for r, c in job.cells(out).items()}
+    assert found.pop("views") == "failed"
+    assert set(found.values()) == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"test_time": "tent", "network": {**SMALL, "norm": "none"}}, "TENT adapts .* and found none in this network"),
+        ({"test_time": "tent", "test_time_options": {"steps": 0}}, "at least 1 step"),
+        ({"test_time": "learned_views", "test_time_options": {"policy_file": "gone.json"}}, "there is no policy"),
+    ],
+)
+def test_what_cannot_predict_is_refused_before_anything_is_trained(three_sites, tmp_path, fields, words):
+    rows = [row("erm/none"), dataclasses.replace(row("erm/none"), name="b", **fields)]
+    with pytest.raises(OptionError, match=words):
+        run(three_sites, tmp_path / "s", rows)
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_row_that_asks_for_more_training_domains_than_there_are_is_refused_before_anything_is_trained(
