@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -132,19 +133,20 @@ def findings(studies: list[Study]) -> list[tuple[str, str, str]]:
     ordered = sorted((s for s in studies if COMBINATION in s.names), key=lambda s: s.fraction)
     if len(ordered) < 2:
         return []
-    few, many = ordered[0], ordered[-1]
     found = []
 
-    lost = {m: changed(few, many, PLAIN, m) for m in METRICS}
-    numbers = ", ".join(
-        f"{METRICS[m]} {d['difference']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}; p {d['p']:.3f})"
-        for m, d in lost.items()
-    )
-    missed, stays = lost["sensitivity"], abs(lost["precision"]["difference"])
-    right = missed["difference"] < 0 and -missed["difference"] > 2 * stays
-    words = f"cross-entropy from {many.fraction:.0%} to {few.fraction:.0%} of the subjects: {numbers}"
-    answer = NO if not right else YES if missed["p"] < 0.05 else MEAN
-    found.append(("Sensitivity falls first as subjects get fewer, precision stays", answer, words))
+    steps = [*pairwise(ordered), *([(ordered[0], ordered[-1])] if len(ordered) > 2 else [])]
+    for few, many in steps:
+        lost = {m: changed(few, many, PLAIN, m) for m in METRICS}
+        numbers = ", ".join(
+            f"{METRICS[m]} {d['difference']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}; p {d['p']:.3f})"
+            for m, d in lost.items()
+        )
+        missed, stays = lost["sensitivity"], abs(lost["precision"]["difference"])
+        right = missed["difference"] < 0 and -missed["difference"] > 2 * stays
+        words = f"cross-entropy from {many.fraction:.0%} to {few.fraction:.0%} of the subjects: {numbers}"
+        answer = NO if not right else YES if missed["p"] < 0.05 else MEAN
+        found.append(("Sensitivity falls first as subjects get fewer, precision stays", answer, words))
 
     for study in ordered:
         told = {(p["a"], p["b"], p["metric"]): p for p in pairs(study)}
