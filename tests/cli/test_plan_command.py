@@ -59,7 +59,9 @@ def test_training_follows_the_plan_and_writes_it_down(cohort, run, tmp_path):
     assert "plan auto: memory budget 0.05 GB" in err
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     declared = tomllib.loads((tmp_path / "run" / "run.toml").read_text())
-    assert declared["trainer"]["optimizer"] == "nesterov"
+    assert declared["trainer"]["optimizer"] == "adamw"
+    reasons = {d["what"]: d["why"] for d in plan["automatic"]["decisions"]}
+    assert reasons["optimizer"].startswith("2 steps: below 5000 the published SGD")
     assert declared["trainer"]["batch"] == plan["automatic"]["training"]["batch"]
     assert declared["recipe"]["network"] == plan["automatic"]["network"]
     assert declared["recipe"]["transforms"] == "strong"
@@ -80,7 +82,7 @@ def test_what_is_typed_wins(cohort, run, tmp_path):
     assert code == 0, err
     declared = tomllib.loads((tmp_path / "typed" / "run.toml").read_text())
     assert (declared["trainer"]["batch"], declared["trainer"]["rate"]) == (8, 0.5)
-    assert declared["trainer"]["momentum"] == 0.99
+    assert declared["recipe"]["loss_options"] == {"batch": True}
     assert declared["recipe"]["network"] == {"name": "unet", "widths": [3, 5]}
     assert declared["recipe"]["transforms"] == "none"
     assert declared["sampling"]["patch"] == [16, 16]
